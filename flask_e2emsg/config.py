@@ -1,0 +1,106 @@
+"""The settings, read once from `app.config` by `init_app`, checked, and frozen.
+
+A wrong value fails in `init_app` with a text that names the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import ConfigurationError
+
+PREFIX = "E2EMSG_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One field per key: `max_in_flight` is read from `E2EMSG_MAX_IN_FLIGHT`."""
+
+    url_prefix: str = "/api"  # where the blueprint lives; starts with a slash
+    bus_url: str | None = None  # None and "local": wake-ups stay in the process
+    allowed_origins: str | Sequence[str] | None = None  # None: the request's own host; "*": any
+    max_connections_per_user: int = 10  # live sockets of one user
+    max_frame_bytes: int = 131072  # of one frame or REST body, in bytes of UTF-8
+    max_in_flight: int = 256  # entries sent beyond the client's last ack, per connection
+    heartbeat_seconds: float = 25.0  # ping interval; silence for two of them ends the connection
+    sweep_seconds: float = 2.0  # the longest that a lost wake-up delays a message
+    write_timeout_seconds: float = 10.0  # a client that takes no byte for so long is cut off
+    rate_limit: str | None = "1200/minute"  # sends per user; None switches the limit off
+    check_envelopes: bool = True  # refuse content that is no well-formed envelope
+    retention_days: float | None = None  # delivered messages older than this go; None keeps them
+    required_claims: Sequence[str] = ("exp", "jti", "type")  # an access token without these is 401
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> Settings:
+        """Read the `E2EMSG_*` keys of an app's configuration.
+
+        Raises:
+            ConfigurationError: a value has a wrong type or range, or a key is unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        given = {
+            key.removeprefix(PREFIX).lower(): value
+            for key, value in config.items()
+            if key.startswith(PREFIX)
+        }
+        if unknown := sorted(given.keys() - names):
+            keys = ", ".join(PREFIX + name.upper() for name in unknown)
+            raise ConfigurationError(f"Unknown configuration: {keys}. See docs/configuration.md.")
+        settings = cls(**given)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        self._require("url_prefix", _is_prefix(self.url_prefix), 'a path such as "/api"')
+        origins = self.allowed_origins
+        self._require(
+            "allowed_origins",
+            origins is None or origins == "*" or _is_list_of_text(origins),
+            'None, "*" or a list of origins such as "https://app.example.com"',
+        )
+        self._require("bus_url", self.bus_url in (None, "local"), 'None or "local"')
+        for name, low, high in (
+            ("max_connections_per_user", 1, 100_000),
+            ("max_frame_bytes", 1024, 16 * 1024 * 1024),
+            ("max_in_flight", 1, 10_000),
+        ):
+            value = getattr(self, name)
+            ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+            self._require(name, ok, f"a whole number from {low} to {high}")
+        for name in ("heartbeat_seconds", "sweep_seconds", "write_timeout_seconds"):
+            value = getattr(self, name)
+            self._require(name, _is_number(value) and 0 < value <= 3600, "seconds, above 0")
+        days = self.retention_days
+        self._require(
+            "retention_days", days is None or (_is_number(days) and days > 0), "days or None"
+        )
+        self._require("check_envelopes", isinstance(self.check_envelopes, bool), "True or False")
+        self._require(
+            "required_claims",
+            _is_list_of_text(self.required_claims) and "exp" in self.required_claims,
+            'a list of claim names with "exp" in it',
+        )
+
+    def _require(self, name: str, ok: bool, expected: str) -> None:
+        if not ok:
+            raise ConfigurationError(
+                f"{PREFIX}{name.upper()} must be {expected}, not {getattr(self, name)!r}."
+            )
+
+
+def _is_prefix(value: object) -> bool:
+    return isinstance(value, str) and (
+        value == "" or (value.startswith("/") and not value.endswith("/"))
+    )
+
+
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and all(
+        isinstance(item, str) for item in value
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,153 @@
+"""One thread that makes one transaction of everything that waits.
+
+While a batch commits, the next one gathers: there is no timer. Guarantees: an operation is answered
+after its COMMIT and never before; operations of one kind keep their order; what is wrong with one
+operation fails that one only. Callbacks run on the committer's thread and must not wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import Internal, Refusal, SchemaMissing
+from ..protocol.entries import Entry
+from ..store.mailbox import Ack, Append, Appended, Committed, Read
+
+logger = logging.getLogger("flask_e2emsg.committer")
+
+MAX_BATCH_MESSAGES = 512
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+
+Operation = Append | Ack | Read
+Outcome = Appended | int | Refusal
+Done = Callable[[Outcome], None]
+Publish = Callable[[Mapping[str, list[Entry]]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    operation: Operation
+    done: Done
+
+
+class Committer:
+    """The way into the mailboxes for one process.
+
+    `together` opens a transaction that the three kinds share, where the database wants that.
+    `publish` learns of the new entries, by user, after each commit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        append: Callable[[Sequence[Append]], Committed],
+        ack: Callable[[Sequence[Ack]], Committed],
+        read: Callable[[Sequence[Read]], Committed],
+        together: Callable[[], AbstractContextManager[object]],
+        publish: Publish,
+    ) -> None:
+        self._name = name
+        self._commit: dict[type[Any], Callable[[Any], Committed]] = {
+            Append: append,
+            Ack: ack,
+            Read: read,
+        }
+        self._together = together
+        self._publish = publish
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, operation: Operation, done: Done) -> None:
+        """Have an operation committed with the next batch; `done` gets its outcome."""
+        self._queue.append(_Waiting(operation, done))
+        if self._thread is None:
+            self._start()
+        self._arrived.set()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self._arrived.wait()
+            self._arrived.clear()
+            while batch := self._next_batch():
+                self._work(batch)
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        messages = size = 0
+        while self._queue and messages < MAX_BATCH_MESSAGES and size < MAX_BATCH_BYTES:
+            waiting = self._queue.popleft()
+            batch.append(waiting)
+            if isinstance(waiting.operation, Append):
+                messages += len(waiting.operation.messages)
+                size += sum(len(message.content) for message in waiting.operation.messages)
+            else:
+                messages += 1
+        return batch
+
+    def _work(self, batch: list[_Waiting]) -> None:
+        """Commit a batch and answer; when that fails for its contents, commit its halves."""
+        try:
+            committed = self._commit_all(batch)
+        except Refusal as refusal:
+            self._answer(batch, [refusal] * len(batch))
+        except Exception as error:
+            if len(batch) > 1 and not isinstance(error, SchemaMissing):
+                middle = len(batch) // 2
+                self._work(batch[:middle])
+                self._work(batch[middle:])
+                return
+            _log_failure(error)
+            self._answer(batch, [Internal()] * len(batch))
+        else:
+            for some, result in committed:
+                self._answer(some, result.outcomes)
+                self._published(result)
+
+    def _commit_all(self, batch: list[_Waiting]) -> list[tuple[list[_Waiting], Committed]]:
+        kinds = [
+            (commit, some)
+            for kind, commit in self._commit.items()
+            if (some := [waiting for waiting in batch if isinstance(waiting.operation, kind)])
+        ]
+        if len(kinds) == 1:
+            commit, some = kinds[0]
+            return [(some, commit([waiting.operation for waiting in some]))]
+        with self._together():
+            return [
+                (some, commit([waiting.operation for waiting in some])) for commit, some in kinds
+            ]
+
+    def _answer(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            try:
+                waiting.done(outcome)
+            except Exception:
+                logger.exception("answering failed")
+
+    def _published(self, committed: Committed) -> None:
+        try:
+            self._publish(committed.entries)
+        except Exception:
+            logger.exception("waking failed; the sweep will do it")
+
+
+def _log_failure(error: Exception) -> None:
+    if isinstance(error, SchemaMissing):
+        logger.error("%s", error)
+    else:
+        # The driver's text may quote what was to be stored, so say only what kind it was.
+        logger.error("a commit failed: %s", type(error).__name__)

@@ -1,0 +1,104 @@
+"""The live connections of this process, and who waits for mail without one.
+
+Guarantees: safe under threads and under gevent; a connection is removed by identity, so a late
+removal never hits its successor; publishing takes no lock while it wakes. It knows nothing about
+other processes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from ..errors import TooManyConnections
+from ..protocol.entries import Entry
+from .pump import Pump
+
+
+class Hub:
+    """Pumps by user."""
+
+    def __init__(self, max_connections_per_user: int) -> None:
+        self._cap = max_connections_per_user
+        self._pumps: dict[str, tuple[Pump, ...]] = {}
+        self._waiters: dict[str, tuple[threading.Event, ...]] = {}
+        self._accounts: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, pump: Pump) -> None:
+        """Let a connection hear of its mailbox from now on.
+
+        Raises:
+            TooManyConnections: the user is at the cap.
+        """
+        user_id = pump.owner.user_id
+        with self._lock:
+            pumps = self._pumps.get(user_id, ())
+            if len(pumps) >= self._cap:
+                raise TooManyConnections
+            self._pumps[user_id] = (*pumps, pump)
+
+    def remove(self, pump: Pump) -> bool:
+        """Forget a connection; False if it was gone already."""
+        user_id = pump.owner.user_id
+        with self._lock:
+            pumps = self._pumps.get(user_id, ())
+            others = tuple(one for one in pumps if one is not pump)
+            if others:
+                self._pumps[user_id] = others
+            else:
+                self._pumps.pop(user_id, None)
+            return len(others) < len(pumps)
+
+    def of(self, user_id: str) -> tuple[Pump, ...]:
+        """The user's connections at this moment."""
+        return self._pumps.get(user_id, ())
+
+    def all(self) -> list[Pump]:
+        """Every connection at this moment."""
+        with self._lock:
+            return [pump for pumps in self._pumps.values() for pump in pumps]
+
+    def users(self) -> list[str]:
+        """Everybody with a connection at this moment."""
+        with self._lock:
+            return list(self._pumps)
+
+    @contextmanager
+    def waiting(self, user_id: str, account_id: int) -> Iterator[threading.Event]:
+        """An event that is set when the user's mailbox grows."""
+        event = threading.Event()
+        with self._lock:
+            self._waiters[user_id] = (*self._waiters.get(user_id, ()), event)
+            self._accounts[user_id] = account_id
+        try:
+            yield event
+        finally:
+            with self._lock:
+                others = tuple(one for one in self._waiters[user_id] if one is not event)
+                if others:
+                    self._waiters[user_id] = others
+                else:
+                    del self._waiters[user_id], self._accounts[user_id]
+
+    def publish(self, entries: Mapping[str, Sequence[Entry]]) -> None:
+        """Hand new entries to the connections of their owners."""
+        for user_id, new in entries.items():
+            for pump in self._pumps.get(user_id, ()):
+                pump.offer(new)
+            for event in self._waiters.get(user_id, ()):
+                event.set()
+
+    def sweep(self, heads: Callable[[list[int]], Mapping[int, int]]) -> None:
+        """Compare every local mailbox with the database, and wake those that are behind."""
+        pumps = self.all()
+        with self._lock:
+            waited_for = list(self._accounts.items())
+        ids = {pump.owner.account_id for pump in pumps} | {account for _, account in waited_for}
+        newest = heads(sorted(ids))
+        for pump in pumps:
+            pump.reach(newest.get(pump.owner.account_id, 0))
+        for user_id, _ in waited_for:
+            for event in self._waiters.get(user_id, ()):
+                event.set()

@@ -1,0 +1,221 @@
+"""Moves one connection's cursor along its mailbox.
+
+The committer offers new entries, the sweep says how far the mailbox reaches, the client's acks make
+room, and `take_entries` gives what to write next. An offer to a connection that stands exactly
+before it spares the database; any other is a hint, and the entries are read. Replies to the
+client's own frames pass through here too, so that one writer sees everything in order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+from ..errors import Refusal
+from ..protocol import frames
+from ..protocol.entries import Entry
+from ..protocol.window import Window
+from ..store.accounts import Party
+from ..store.mailbox import Page
+
+MAX_FRESH = 256
+ENTRIES_AT_ONCE = 64
+MAX_UNANSWERED = 64
+MAX_EPHEMERAL = 256
+
+EntriesAfter = Callable[[Party, int, int], Page]
+
+
+class Pump:
+    """The cursor of one live connection.
+
+    Attributes:
+        id: what the client sees as `connection_id`.
+        origin: what marks this connection's own `sent` entries in the log.
+        close_code: set once when the connection shall end; the writer sends it.
+        stirred: set whenever there may be something to write.
+    """
+
+    def __init__(
+        self, owner: Party, entries_after: EntriesAfter, ack: Callable[[Pump, int], None]
+    ) -> None:
+        self.owner = owner
+        identity = uuid4()
+        self.id = str(identity)
+        self.origin = identity.int >> 65
+        self.close_code: int | None = None
+        self.stirred = threading.Event()
+        self._entries_after = entries_after
+        self._commit_ack = ack
+        self._lock = threading.Lock()
+        self._window = Window(0, 1)
+        self._backlog: int | None = None
+        self._head = 0
+        self._fresh: deque[Entry] = deque()
+        self._replies: deque[bytes] = deque()
+        self._unanswered = 0
+        self._answered = threading.Event()
+        self._ack_wanted = 0
+        self._ack_running = False
+
+    def start(self, after: int, head: int, max_in_flight: int) -> None:
+        """Begin after a position; what lies between it and `head` is the backlog."""
+        with self._lock:
+            self._window = Window(after, max_in_flight)
+            self._backlog = head
+            self._head = max(self._head, head)
+            self._fresh.clear()
+        self.stirred.set()
+
+    def offer(self, entries: Sequence[Entry]) -> None:
+        """New entries of the mailbox, just committed."""
+        with self._lock:
+            fresh = self._fresh
+            expected = (fresh[-1].seq if fresh else self._window.position) + 1
+            if entries[0].seq == expected and len(fresh) + len(entries) <= MAX_FRESH:
+                fresh.extend(entries)
+            self._head = max(self._head, entries[-1].seq)
+        self.stirred.set()
+
+    def reach(self, head: int) -> None:
+        """The mailbox is known to reach `head`."""
+        if head > self._head:
+            with self._lock:
+                self._head = max(self._head, head)
+            self.stirred.set()
+
+    def reply(self, frame: bytes) -> None:
+        """A frame for the client that is no entry."""
+        self._replies.append(frame)
+        self.stirred.set()
+
+    def tell(self, frame: bytes) -> None:
+        """A frame that may be lost, and is when the client does not keep up."""
+        if len(self._replies) < MAX_EPHEMERAL:
+            self.reply(frame)
+
+    def close(self, code: int) -> None:
+        """End the connection; the first code stays."""
+        if self.close_code is None:
+            self.close_code = code
+        self._answered.set()
+        self.stirred.set()
+
+    def accepted(self, seq: int | None) -> None:
+        """An answer will name this own position."""
+        if seq is not None:
+            with self._lock:
+                self._window.accepted(seq)
+
+    def ack(self, seq: int) -> None:
+        """The client has stored every entry up to `seq`.
+
+        Raises:
+            BadRequest: that is further than it was sent.
+        """
+        with self._lock:
+            reached = self._window.ack(seq)
+        self._acknowledge(reached)
+        self.stirred.set()
+
+    def acked(self, seq: int) -> None:
+        """The database knows of the ack up to `seq`; go on with what came meanwhile."""
+        with self._lock:
+            self._ack_running = False
+            further = self._ack_wanted if self._ack_wanted > seq else None
+        if further is not None:
+            self._acknowledge(further)
+
+    def ack_failed(self, refusal: Refusal) -> None:
+        """The database did not take the ack: the client, or its next ack, tries again."""
+        with self._lock:
+            self._ack_running = False
+        self.reply(frames.encode_error(refusal))
+
+    def wait_for_room(self) -> None:
+        """Wait until the client's answers keep up with its requests, or the end is near."""
+        while self._is_full():
+            self._answered.clear()
+            if self._is_full():
+                self._answered.wait()
+
+    def _is_full(self) -> bool:
+        return self.close_code is None and (self._unanswered + len(self._replies) >= MAX_UNANSWERED)
+
+    def begin_request(self) -> None:
+        """Something was asked for that is answered later, by end_request()."""
+        with self._lock:
+            self._unanswered += 1
+
+    def end_request(self, answer: bytes | None = None) -> None:
+        """What begin_request() announced is done; the answer goes to the client."""
+        with self._lock:
+            self._unanswered -= 1
+        if answer is not None:
+            self.reply(answer)
+        self._answered.set()
+
+    def take_replies(self) -> list[bytes]:
+        """Answers and ephemeral frames to write now."""
+        replies = [self._replies.popleft() for _ in range(len(self._replies))]
+        self._answered.set()
+        return replies
+
+    def take_entries(self) -> list[bytes]:
+        """Entries to write now; sets `stirred` again if there are more.
+
+        Raises:
+            Unavailable: the database refused; nothing was lost, retry.
+        """
+        out = [entry.frame() for entry in self._next_entries()]
+        if self._backlog is not None and self._window.position >= self._backlog:
+            out.append(frames.encode("caught_up", head=self._backlog))
+            self._backlog = None
+        if (reached := self._promised()) is not None:
+            self._acknowledge(reached)
+        return out
+
+    def _next_entries(self) -> list[Entry]:
+        """Entries after my position, in order, as far as the client keeps up."""
+        with self._lock:
+            room, position = self._window.room, self._window.position
+            while self._fresh and self._fresh[0].seq <= position:
+                self._fresh.popleft()
+            if room <= 0 or self._head <= position:
+                return []
+            limit = min(room, ENTRIES_AT_ONCE)
+            if self._fresh and self._fresh[0].seq == position + 1:
+                fresh = [self._fresh.popleft() for _ in range(min(limit, len(self._fresh)))]
+                return self._passed(fresh, fresh[-1].seq)
+        page = self._entries_after(self.owner, position, limit)
+        with self._lock:
+            return self._passed(page.entries, page.through)
+
+    def _passed(self, entries: Sequence[Entry], through: int) -> list[Entry]:
+        """Move the cursor over entries; those that the client is to get."""
+        wanted = []
+        for entry in entries:
+            if entry.origin == self.origin:
+                self._window.skipped(entry.seq)
+            else:
+                self._window.sent(entry.seq)
+                wanted.append(entry)
+        self._window.skipped(through)
+        if self._head > self._window.position and self._window.room > 0:
+            self.stirred.set()
+        return wanted
+
+    def _promised(self) -> int | None:
+        with self._lock:
+            return self._window.promised()
+
+    def _acknowledge(self, seq: int) -> None:
+        """Commit an ack, one at a time: those that come meanwhile become one."""
+        with self._lock:
+            self._ack_wanted = max(self._ack_wanted, seq)
+            if self._ack_running or not self._ack_wanted:
+                return
+            self._ack_running, wanted = True, self._ack_wanted
+        self._commit_ack(self, wanted)

@@ -1,0 +1,207 @@
+"""What a user asks for becomes operations on mailboxes: check, find the recipients, commit, answer.
+
+The socket and the REST routes both come through here, so the rules are the same on both.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from ..errors import Forbidden, Internal, RateLimited, Refusal, Unavailable, UnknownRecipient
+from ..protocol import frames
+from ..protocol.frames import Outgoing, Ref, Typing
+from ..store.accounts import Accounts, Party
+from ..store.mailbox import Ack, Append, Appended, Read
+from .committer import Committer, Done, Operation, Outcome
+from .hub import Hub
+from .pump import Pump
+
+COMMIT_PATIENCE_SECONDS = 60.0
+
+
+class Rules(Protocol):
+    """What the host decides about sending."""
+
+    def may_send(self, sender: str, recipient: str, conversation_id: str | None) -> bool:
+        """Whether this sender may write to this recipient."""
+
+    def may_send_now(self, sender: str, count: int) -> float | None:
+        """None if the sender may send `count` messages now, else the seconds to wait."""
+
+    def knows_user(self, user_id: str) -> bool:
+        """Whether the host has a user with this id who has no account yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """The rules, the accounts and the committers of one process."""
+
+    rules: Rules
+    accounts: Accounts
+    hub: Hub
+    sends: Committer
+    marks: Committer  # the same one where the database has one writer
+
+    def send(self, pump: Pump, message: Outgoing) -> None:
+        """Store a message from a connection, which gets the answer.
+
+        Raises:
+            Refusal: the message was refused before it came to storing it.
+        """
+        append = self.prepare(pump.owner, [message], keeps_sent=True, origin=pump.origin)
+
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, Appended):
+                pump.accepted(outcome.sent_seq)
+                pump.end_request(
+                    frames.encode_accepted(
+                        message.id, outcome.sent_seq, outcome.created_at, outcome.is_new
+                    )
+                )
+            else:
+                self._refuse(pump, outcome, str(message.id), append)
+
+        pump.begin_request()
+        self.sends.submit(append, done)
+
+    def send_many(self, pump: Pump, ref: Ref, messages: Sequence[Outgoing]) -> None:
+        """Store messages from a connection, all or none; it gets one answer.
+
+        Raises:
+            Refusal: they were refused before it came to storing them.
+        """
+        append = self.prepare(pump.owner, messages, keeps_sent=False)
+
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, Appended):
+                ids = [message.id for message in messages]
+                pump.end_request(
+                    frames.encode_accepted_many(ref, ids, outcome.created_at, outcome.is_new)
+                )
+            else:
+                self._refuse(pump, outcome, ref, append)
+
+        pump.begin_request()
+        self.sends.submit(append, done)
+
+    def ack(self, pump: Pump, seq: int) -> None:
+        """Commit a connection's ack."""
+
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, Refusal):
+                pump.ack_failed(outcome)
+            else:
+                pump.acked(seq)
+
+        self.marks.submit(Ack(pump.owner, seq), done)
+
+    def read(self, pump: Pump, ids: Sequence[UUID]) -> None:
+        """Mark messages as read; only a failure is answered."""
+
+        def done(outcome: Outcome) -> None:
+            answer = frames.encode_error(outcome) if isinstance(outcome, Refusal) else None
+            pump.end_request(answer)
+
+        pump.begin_request()
+        self.marks.submit(Read(pump.owner, ids), done)
+
+    def typing(self, sender: str, typing: Typing) -> None:
+        """Tell the recipient's live connections, if the sender may write to it."""
+        if not self.rules.may_send(sender, typing.to, typing.conversation_id):
+            return
+        frame = frames.encode(
+            "typing",
+            sender=sender,
+            conversation_id=typing.conversation_id,
+            active=typing.active,
+        )
+        for pump in self.hub.of(typing.to):
+            pump.tell(frame)
+
+    def prepare(
+        self,
+        sender: Party,
+        messages: Sequence[Outgoing],
+        *,
+        keeps_sent: bool,
+        origin: int | None = None,
+    ) -> Append:
+        """The operation that stores messages, if the host's rules allow it.
+
+        Raises:
+            Forbidden, RateLimited, UnknownRecipient: what stands against it.
+        """
+        wait = self.rules.may_send_now(sender.user_id, len(messages))
+        if wait is not None:
+            refusal = RateLimited()
+            refusal.retry_after = wait
+            raise refusal
+        for message in messages:
+            if not self.rules.may_send(sender.user_id, message.recipient, message.conversation_id):
+                raise Forbidden(message_id=None if keeps_sent else str(message.id))
+        parties = self._recipients({message.recipient for message in messages})
+        for message in messages:
+            if message.recipient not in parties:
+                raise UnknownRecipient(message_id=None if keeps_sent else str(message.id))
+        recipients = [parties[message.recipient] for message in messages]
+        return Append(sender, recipients, messages, keeps_sent, origin)
+
+    def commit(self, append: Append) -> Appended:
+        """Store messages and wait for the answer.
+
+        Raises:
+            Refusal: they were not stored.
+        """
+        outcome = _wait(self.sends.submit, append)
+        if isinstance(outcome, UnknownRecipient):
+            self._forget(append)
+        if not isinstance(outcome, Appended):
+            raise outcome if isinstance(outcome, Refusal) else Internal
+        return outcome
+
+    def mark(self, operation: Ack | Read) -> int:
+        """Commit an ack or a read and wait; how many messages were marked as read.
+
+        Raises:
+            Refusal: nothing was marked.
+        """
+        outcome = _wait(self.marks.submit, operation)
+        if not isinstance(outcome, int):
+            raise outcome if isinstance(outcome, Refusal) else Internal
+        return outcome
+
+    def _recipients(self, user_ids: set[str]) -> dict[str, Party]:
+        parties = self.accounts.find_many(user_ids)
+        for user_id in user_ids - parties.keys():
+            if self.rules.knows_user(user_id):
+                parties[user_id] = self.accounts.ensure(user_id).owner
+        return parties
+
+    def _refuse(self, pump: Pump, outcome: Outcome, ref: Ref, append: Append) -> None:
+        refusal = outcome if isinstance(outcome, Refusal) else Internal()
+        if isinstance(refusal, UnknownRecipient):
+            self._forget(append)
+        # A refusal may be shared by a whole batch, so it does not carry this frame's ref.
+        pump.end_request(frames.encode_error(refusal, ref))
+
+    def _forget(self, append: Append) -> None:
+        for party in append.recipients:
+            self.accounts.forget(party.user_id)
+
+
+def _wait(submit: Callable[[Operation, Done], None], operation: Operation) -> Outcome:
+    answered = threading.Event()
+    outcomes: list[Outcome] = []
+
+    def done(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        answered.set()
+
+    submit(operation, done)
+    if not answered.wait(COMMIT_PATIENCE_SECONDS):
+        raise Unavailable
+    return outcomes[0]

@@ -1,0 +1,381 @@
+"""E2EMessaging: the extension object, and the only place that joins the layers.
+
+    protocol  <  store  <  delivery  <  transport  <  here
+
+What belongs to an app lives in `app.extensions["e2emsg"]`; what belongs to a process (threads,
+connections, the committer) is made when that process first needs it, so forking servers are safe.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import limits
+from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
+from werkzeug.routing import BaseConverter
+
+from .cli import e2emsg_cli
+from .config import Settings
+from .delivery.background import Notifier, Ticker
+from .delivery.committer import Committer
+from .delivery.hub import Hub
+from .delivery.pump import Pump
+from .delivery.router import Router
+from .errors import ConfigurationError
+from .protocol import frames
+from .protocol.entries import Entry, MessageEntry, ReceiptEntry
+from .signals import message_delivered, message_stored, user_connected, user_disconnected
+from .store import models
+from .store.accounts import Accounts
+from .store.database import SUPPORTED, Database
+from .store.history import History
+from .store.mailbox import Mailboxes
+from .store.postgresql import PostgreSQLMailboxes
+from .store.purge import purge
+from .store.sqlite import SQLiteMailboxes
+from .store.user import known_to_host
+from .transport.blueprint import make_blueprint
+
+PURGE_SECONDS = 300.0
+
+AuthorizeSend = Callable[[str, str, str | None], bool]
+UserIsActive = Callable[[str], bool]
+OnUndelivered = Callable[[str], object]
+
+
+class E2EMessaging:
+    """End-to-end encrypted messaging for one or more Flask apps.
+
+        e2emsg = E2EMessaging()
+        e2emsg.init_app(app, db)
+
+    Three callbacks, each optional, are set as decorators:
+
+    * `@e2emsg.authorize_send`: `(sender, recipient, conversation_id) -> bool`, by default always
+      true. Runs before a message is stored or a typing notice forwarded, in an app context.
+    * `@e2emsg.user_is_active`: `(user_id) -> bool`, by default always true. Runs whenever a token
+      is accepted, in the request's context; False makes the token as good as invalid.
+    * `@e2emsg.on_undelivered`: `(user_id) -> None`, by default nothing. Runs after a message was
+      stored for somebody who has no live connection in this process, in an app context, on a
+      thread of its own: the place for a push notification.
+    """
+
+    def __init__(self, app: Flask | None = None, db: SQLAlchemy | None = None) -> None:
+        self._authorize_send: AuthorizeSend | None = None
+        self._user_is_active: UserIsActive | None = None
+        self._on_undelivered: OnUndelivered | None = None
+        if app is not None:
+            self.init_app(app, db)
+
+    def init_app(self, app: Flask, db: SQLAlchemy | None = None) -> None:
+        """Add messaging to an app that has Flask-SQLAlchemy and Flask-JWT-Extended.
+
+        Reads the `E2EMSG_*` keys of docs/configuration.md, once. Adds the tables to
+        `db.metadata`, the routes under `E2EMSG_URL_PREFIX`, and the commands `flask e2emsg …`.
+
+        Raises:
+            ConfigurationError: a prerequisite is missing or a key is wrong; the text says the cure.
+        """
+        if "e2emsg" in app.extensions:
+            raise ConfigurationError("E2EMessaging is already set up for this app.")
+        settings = Settings.from_mapping(app.config)
+        database = _checked_database(app, db)
+        _check_jwt(app)
+        models.copy_tables(database.metadata)
+        state = AppState(app, database, settings, self)
+        app.extensions["e2emsg"] = state
+        app.url_map.converters["e2emsg_id"] = _AnyCharacters
+        app.register_blueprint(make_blueprint(state))
+        app.cli.add_command(e2emsg_cli)
+
+    def authorize_send(self, callback: AuthorizeSend) -> AuthorizeSend:
+        """Decide who may write to whom."""
+        self._authorize_send = callback
+        return callback
+
+    def user_is_active(self, callback: UserIsActive) -> UserIsActive:
+        """Decide whether a user with a valid token may use messaging."""
+        self._user_is_active = callback
+        return callback
+
+    def on_undelivered(self, callback: OnUndelivered) -> OnUndelivered:
+        """Hear of messages for users who are not connected."""
+        self._on_undelivered = callback
+        return callback
+
+    @property
+    def connections(self) -> Connections:
+        """The live connections of this process."""
+        return Connections(_state().process.hub)
+
+    def send_event(self, user_id: str, name: str, data: object = None) -> int:
+        """Send an `event` frame to the user's live connections in this process.
+
+        Nothing is stored. Returns how many connections got it.
+        """
+        frame = frames.encode("event", name=name, data=data)
+        pumps = _state().process.hub.of(user_id)
+        for pump in pumps:
+            pump.tell(frame)
+        return len(pumps)
+
+    def disconnect(self, user_id: str) -> int:
+        """Close the user's live connections in this process with 4401. Returns how many."""
+        pumps = _state().process.hub.of(user_id)
+        for pump in pumps:
+            pump.close(4401)
+        return len(pumps)
+
+    def forget_user(self, user_id: str) -> bool:
+        """Delete a user's account, key and log, and what the user sent to others.
+
+        Live connections are closed with 4403. True if there was an account.
+        """
+        process = _state().process
+        existed = process.accounts.delete(user_id)
+        for pump in process.hub.of(user_id):
+            pump.close(4403)
+        return existed
+
+    def _rules(self) -> tuple[AuthorizeSend | None, UserIsActive | None, OnUndelivered | None]:
+        return self._authorize_send, self._user_is_active, self._on_undelivered
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """A view of the live connections of this process. Safe to use from any thread."""
+
+    _hub: Hub
+
+    def is_online(self, user_id: str) -> bool:
+        """Whether the user has a live connection here."""
+        return bool(self._hub.of(user_id))
+
+    def count(self, user_id: str | None = None) -> int:
+        """How many live connections the user, or everybody, has here."""
+        return len(self._hub.all() if user_id is None else self._hub.of(user_id))
+
+    def users(self) -> list[str]:
+        """The users with a live connection here."""
+        return self._hub.users()
+
+
+@dataclass(slots=True)
+class AppState:
+    """What `app.extensions["e2emsg"]` holds: settings, and the process's machinery on demand."""
+
+    app: Flask
+    db: SQLAlchemy
+    settings: Settings
+    extension: E2EMessaging
+    _process: Process | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def process(self) -> Process:
+        """The machinery of this process; after a fork, a new one."""
+        process = self._process
+        if process is not None and process.pid == os.getpid():
+            return process
+        with self._lock:
+            if self._process is None or self._process.pid != os.getpid():
+                self._process = Process(self)
+            return self._process
+
+    @property
+    def database(self) -> Database:
+        """The store's way to the database."""
+        return self.process.database
+
+    def user_is_active(self, user_id: str) -> bool:
+        """The host's answer; True where it has none."""
+        _, active, _ = self.extension._rules()
+        return active is None or bool(active(user_id))
+
+    def let_go(self) -> None:
+        """Give back what the request holds of the host's connection pool."""
+        self.db.session.remove()
+
+
+class Process:
+    """The layers of one app in one process, joined."""
+
+    def __init__(self, state: AppState) -> None:
+        self.pid = os.getpid()
+        self._state = state
+        settings = state.settings
+        with state.app.app_context():
+            self.database = Database(state.db.engine)
+        self.accounts = Accounts(self.database)
+        self.mailboxes: Mailboxes = (
+            SQLiteMailboxes if self.database.is_sqlite else PostgreSQLMailboxes
+        )(self.database)
+        self.history = History(self.database)
+        self.hub = Hub(settings.max_connections_per_user)
+        self.notifier = Notifier("e2emsg-notifier")
+        sends = self._committer("e2emsg-sends")
+        # A mark must not make a message wait; where there is one writer they share its commits.
+        marks = sends if self.database.is_sqlite else self._committer("e2emsg-marks")
+        self.router = Router(_HostRules(state), self.accounts, self.hub, sends, marks)
+        self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
+        self.purger = Ticker("e2emsg-purge", PURGE_SECONDS, self._purge)
+
+    def new_pump(self, user_id: str) -> Pump:
+        """A connection's pump, registered before its mailbox is first read.
+
+        Raises:
+            TooManyConnections: the user is at the cap.
+        """
+        owner = self.accounts.find(user_id) or self.accounts.ensure(user_id).owner
+        pump = Pump(owner, self.mailboxes.entries_after, self.router.ack)
+        self.hub.add(pump)
+        self.sweeper.ensure_running()
+        self.purger.ensure_running()
+        return pump
+
+    def connected(self, pump: Pump) -> None:
+        """Tell the host that a connection is live."""
+        self._signal(user_connected, user_id=pump.owner.user_id, connection_id=pump.id)
+
+    def removed(self, pump: Pump) -> None:
+        """Forget a connection that has ended, and tell the host."""
+        if self.hub.remove(pump):
+            self._signal(user_disconnected, user_id=pump.owner.user_id, connection_id=pump.id)
+
+    def _committer(self, name: str) -> Committer:
+        boxes = self.mailboxes
+        return Committer(
+            name, boxes.append, boxes.ack, boxes.read, self.database.together, self._publish
+        )
+
+    def _publish(self, entries: Mapping[str, list[Entry]]) -> None:
+        self.hub.publish(entries)
+        _, _, on_undelivered = self._state.extension._rules()
+        if not (on_undelivered or message_stored.receivers or message_delivered.receivers):
+            return
+        for user_id, new in entries.items():
+            offline = on_undelivered is not None and not self.hub.of(user_id)
+            for entry in new:
+                self._tell_host(user_id, entry)
+            if offline and any(_is_received(entry, user_id) for entry in new):
+                self.notifier.tell(self._in_context(on_undelivered, user_id))
+
+    def _tell_host(self, user_id: str, entry: Entry) -> None:
+        if isinstance(entry, ReceiptEntry):
+            if entry.kind == "delivered":
+                self._signal(
+                    message_delivered,
+                    message_ids=[str(message_id) for message_id in entry.ids],
+                    sender=user_id,
+                    recipient=entry.by,
+                )
+        elif _is_received(entry, user_id):
+            message = entry.message
+            self._signal(
+                message_stored,
+                message_id=str(message.id),
+                sender=message.sender,
+                recipient=message.recipient,
+                conversation_id=message.conversation_id,
+            )
+
+    def _signal(self, signal: Any, **news: Any) -> None:
+        if signal.receivers:
+            self.notifier.tell(self._in_context(lambda: signal.send(self._state.app, **news)))
+
+    def _in_context(self, callback: Any, *arguments: Any) -> Callable[[], object]:
+        def run() -> None:
+            with self._state.app.app_context():
+                callback(*arguments)
+
+        return run
+
+    def _sweep(self) -> None:
+        self.hub.sweep(self.accounts.heads)
+
+    def _purge(self) -> None:
+        purge(self.database, self._state.settings.retention_days)
+
+
+class _HostRules:
+    """The host's callbacks and limits, as the router asks for them."""
+
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+        rate = state.settings.rate_limit
+        self._limit = None if rate is None else limits.parse(rate)
+        self._limiter = limits.strategies.MovingWindowRateLimiter(limits.storage.MemoryStorage())
+
+    def may_send(self, sender: str, recipient: str, conversation_id: str | None) -> bool:
+        authorize, _, _ = self._state.extension._rules()
+        if authorize is None:
+            return True
+        with self._state.app.app_context():
+            return bool(authorize(sender, recipient, conversation_id))
+
+    def may_send_now(self, sender: str, count: int) -> float | None:
+        if self._limit is None or self._limiter.hit(self._limit, sender, cost=count):
+            return None
+        reset_at = self._limiter.get_window_stats(self._limit, sender).reset_time
+        return round(max(reset_at - time.time(), 0.1), 1)
+
+    def knows_user(self, user_id: str) -> bool:
+        with self._state.process.database.read() as connection:
+            return known_to_host(self._state.db.metadata, connection, user_id)
+
+
+class _AnyCharacters(BaseConverter):
+    """A path part that may hold anything, slashes included."""
+
+    regex = ".+"
+    part_isolating = False
+
+
+def _is_received(entry: Entry, user_id: str) -> bool:
+    return isinstance(entry, MessageEntry) and entry.message.recipient == user_id
+
+
+def _state() -> AppState:
+    state = current_app.extensions.get("e2emsg")
+    if not isinstance(state, AppState):
+        raise ConfigurationError("Call `e2emsg.init_app(app, db)` first.")
+    return state
+
+
+def _checked_database(app: Flask, db: SQLAlchemy | None) -> SQLAlchemy:
+    registered: SQLAlchemy | None = app.extensions.get("sqlalchemy")
+    db = db or registered
+    if db is None:
+        raise ConfigurationError(
+            "E2EMessaging needs Flask-SQLAlchemy: call `e2emsg.init_app(app, db)` with your "
+            "`db = SQLAlchemy()`."
+        )
+    if registered is not db:
+        raise ConfigurationError("Call `db.init_app(app)` before `e2emsg.init_app(app, db)`.")
+    with app.app_context():
+        dialect = db.engine.dialect.name
+    if dialect not in SUPPORTED:
+        raise ConfigurationError(
+            f"E2EMessaging keeps its mailboxes in PostgreSQL or SQLite, not in {dialect}."
+        )
+    return db
+
+
+def _check_jwt(app: Flask) -> None:
+    if "flask-jwt-extended" not in app.extensions:
+        raise ConfigurationError(
+            "E2EMessaging needs Flask-JWT-Extended: call `JWTManager(app)`, or "
+            "`jwt.init_app(app)`, before `e2emsg.init_app(app, db)`."
+        )
+    algorithm = str(app.config.get("JWT_ALGORITHM", "HS256"))
+    if algorithm.startswith("HS"):
+        if not (app.config.get("JWT_SECRET_KEY") or app.config.get("SECRET_KEY")):
+            raise ConfigurationError("Set JWT_SECRET_KEY to a long random secret.")
+    elif not app.config.get("JWT_PUBLIC_KEY"):
+        raise ConfigurationError(f"Set JWT_PUBLIC_KEY: tokens are signed with {algorithm}.")

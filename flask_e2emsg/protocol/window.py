@@ -1,0 +1,72 @@
+"""Where one connection stands in its mailbox: what it was sent, what it acknowledged.
+
+    start ──sent(seq)──▶ position grows, an entry is in flight
+          ──skipped(seq)──▶ position grows (own `sent` entries, entries that are no more)
+          ──accepted(seq)──▶ the client knows this own position, perhaps before position reaches it
+          ──ack(seq)──▶ entries up to seq leave the flight
+
+Holds at most `max_in_flight` numbers, whatever the client does. Not thread-safe: one connection's
+lock guards it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..errors import BadRequest
+
+
+class Window:
+    """The cursor and the flow control of one connection."""
+
+    def __init__(self, start: int, max_in_flight: int) -> None:
+        self.position = start  # the newest position sent or skipped here
+        self._accepted = start  # the newest own position that an answer has named
+        self._promised = start  # the newest position that the client acknowledged
+        self._settled = start  # how much of that counted already
+        self._max_in_flight = max_in_flight
+        self._in_flight: deque[int] = deque()
+
+    @property
+    def room(self) -> int:
+        """How many more entries may be sent before an ack must come."""
+        return self._max_in_flight - len(self._in_flight)
+
+    def sent(self, seq: int) -> None:
+        """An entry goes out to the client."""
+        self._in_flight.append(seq)
+        self.position = seq
+
+    def skipped(self, seq: int) -> None:
+        """The client needs nothing up to `seq`."""
+        self.position = max(self.position, seq)
+
+    def accepted(self, seq: int) -> None:
+        """An `accepted` tells the client that `seq` is its own message."""
+        self._accepted = max(self._accepted, seq)
+
+    def ack(self, seq: int) -> int:
+        """The position that the client's ack reaches now.
+
+        `accepted` may overtake pushed entries, so an ack may name an own position that is not
+        reached here yet: it counts up to `position`, and for the rest when that is reached.
+
+        Raises:
+            BadRequest: beyond everything that this connection was told of.
+        """
+        if seq > max(self.position, self._accepted):
+            raise BadRequest("`seq` is beyond the newest position that this connection was sent.")
+        self._promised = max(self._promised, seq)
+        return self._settle(min(seq, self.position))
+
+    def promised(self) -> int | None:
+        """What an earlier ack reaches now that position has grown; None if nothing new."""
+        reached = min(self._promised, self.position)
+        return self._settle(reached) if reached > self._settled else None
+
+    def _settle(self, seq: int) -> int:
+        while self._in_flight and self._in_flight[0] <= seq:
+            self._in_flight.popleft()
+        # With nothing in flight, all that lies behind seq here are positions the client needs not.
+        self._settled = self.position if not self._in_flight else max(seq, self._settled)
+        return self._settled

@@ -1,0 +1,230 @@
+"""Accounts: who has a mailbox, where it stands, and the public key directory."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from ..protocol.values import now
+from .database import Conflict, Database
+from .models import accounts, events, messages
+from .times import aware
+
+REMEMBERED_ACCOUNTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A user and the account that stands for it in the tables."""
+
+    account_id: int
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxState:
+    """The head of a mailbox at one moment."""
+
+    owner: Party
+    epoch: str  # 16 hex characters
+    last_seq: int  # the newest position
+    delivered_seq: int  # the newest acknowledged position
+    floor_seq: int  # entries up to here may be gone
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A user's entry in the key directory."""
+
+    user_id: str
+    public_key: bytes  # 32 bytes, X25519
+    key_version: int  # 1 for the first key
+    updated_at: datetime
+
+
+class Accounts:
+    """The accounts of one database. Safe to use from several threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: OrderedDict[str, Party] = OrderedDict()
+        self._lock = Lock()
+
+    def find(self, user_id: str) -> Party | None:
+        """The account of a user, if there is one."""
+        with self._lock:
+            if party := self._known.get(user_id):
+                return party
+        with self._database.read() as connection:
+            account_id = connection.scalar(_ID_OF, {"user_id": user_id})
+        if account_id is None:
+            return None
+        return self._remember(Party(account_id, user_id))
+
+    def find_many(self, user_ids: set[str]) -> dict[str, Party]:
+        """The accounts of those of the users that have one."""
+        with self._lock:
+            found = {user_id: self._known[user_id] for user_id in user_ids & self._known.keys()}
+        if missing := user_ids - found.keys():
+            with self._database.read() as connection:
+                rows = connection.execute(_IDS_OF, {"user_ids": list(missing)})
+                parties = [Party(row.id, row.user_id) for row in rows]
+            found.update((party.user_id, self._remember(party)) for party in parties)
+        return found
+
+    def forget(self, user_id: str) -> None:
+        """Drop what this process remembers of a user; the next find() asks the database."""
+        with self._lock:
+            self._known.pop(user_id, None)
+
+    def ensure(self, user_id: str) -> MailboxState:
+        """The state of a user's mailbox, which is made on first contact."""
+        state = self.state(user_id)
+        while state is None:
+            try:
+                with self._database.write() as connection:
+                    insert_account(connection, user_id)
+            except Conflict:
+                pass  # Another process made it just now.
+            state = self.state(user_id)
+        return state
+
+    def state(self, user_id: str) -> MailboxState | None:
+        """The state of a user's mailbox as it is now; None without an account."""
+        with self._database.read() as connection:
+            row = connection.execute(_STATE, {"user_id": user_id}).one_or_none()
+        if row is None:
+            return None
+        owner = self._remember(Party(row.id, user_id))
+        return MailboxState(owner, row.epoch, row.last_seq, row.delivered_seq, row.floor_seq)
+
+    def heads(self, account_ids: list[int]) -> dict[int, int]:
+        """The newest positions of several mailboxes, by account."""
+        if not account_ids:
+            return {}
+        with self._database.read() as connection:
+            rows = connection.execute(_HEADS, {"account_ids": account_ids})
+            return {row.id: row.last_seq for row in rows}
+
+    def public_key(self, user_id: str) -> PublicKey | None:
+        """The user's current key, if it has published one."""
+        with self._database.read() as connection:
+            row = connection.execute(_KEY, {"user_id": user_id}).one_or_none()
+        if row is None or row.public_key is None:
+            return None
+        updated_at = aware(row.key_updated_at)
+        return PublicKey(user_id, bytes(row.public_key), row.key_version, updated_at)
+
+    def set_public_key(self, user_id: str, key: bytes) -> PublicKey:
+        """Publish a key. The same key again changes nothing."""
+        with self._database.write() as connection:
+            write_public_key(connection, user_id, key)
+        published = self.public_key(user_id)
+        if published is None:
+            raise Conflict
+        return published
+
+    def delete(self, user_id: str) -> bool:
+        """Delete the account and its log. True if it was there.
+
+        All that the user received goes, and all that the user sent to others.
+        """
+        party = self.find(user_id)
+        self.forget(user_id)
+        if party is None:
+            return False
+        me = {"me": party.account_id}
+        for statement in (_DELETE_ACCOUNT, _DELETE_EVENTS, _DELETE_MESSAGES):
+            with self._database.write() as connection:
+                connection.execute(statement, me)
+        return True
+
+    def _remember(self, party: Party) -> Party:
+        with self._lock:
+            self._known[party.user_id] = party
+            if len(self._known) > REMEMBERED_ACCOUNTS:
+                self._known.popitem(last=False)
+        return party
+
+
+def insert_account(connection: Connection, user_id: str) -> None:
+    """Make an empty mailbox for a user who has none."""
+    connection.execute(sa.insert(accounts), new_account(user_id))
+
+
+def new_account(user_id: str) -> dict[str, object]:
+    """The columns of an account that has received nothing yet."""
+    return {
+        "user_id": user_id,
+        "key_version": 0,
+        "epoch": secrets.token_hex(8),
+        "last_seq": 0,
+        "delivered_seq": 0,
+        "floor_seq": 0,
+        "created_at": now(),
+    }
+
+
+def write_public_key(connection: Connection, user_id: str, key: bytes | None) -> None:
+    """Set or remove a user's key; a new account holds it if there is none. No change, no write."""
+    if key is None:
+        connection.execute(_REMOVE_KEY, {"user": user_id, "at": now()})
+        return
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    new = insert(accounts).values(
+        new_account(user_id) | {"public_key": key, "key_version": 1, "key_updated_at": now()}
+    )
+    # One statement, since the account may be in the making elsewhere.
+    connection.execute(
+        new.on_conflict_do_update(
+            index_elements=[accounts.c.user_id],
+            set_={
+                "public_key": new.excluded.public_key,
+                "key_version": accounts.c.key_version + 1,
+                "key_updated_at": new.excluded.key_updated_at,
+            },
+            where=accounts.c.public_key.is_distinct_from(new.excluded.public_key),
+        )
+    )
+
+
+_user = accounts.c.user_id == sa.bindparam("user_id")
+_ID_OF = sa.select(accounts.c.id).where(_user)
+_IDS_OF = sa.select(accounts.c.id, accounts.c.user_id).where(
+    accounts.c.user_id.in_(sa.bindparam("user_ids", expanding=True))
+)
+_STATE = sa.select(
+    accounts.c.id,
+    accounts.c.epoch,
+    accounts.c.last_seq,
+    accounts.c.delivered_seq,
+    accounts.c.floor_seq,
+).where(_user)
+_HEADS = sa.select(accounts.c.id, accounts.c.last_seq).where(
+    accounts.c.id.in_(sa.bindparam("account_ids", expanding=True))
+)
+_KEY = sa.select(accounts.c.public_key, accounts.c.key_version, accounts.c.key_updated_at).where(
+    _user
+)
+_REMOVE_KEY = (
+    sa.update(accounts)
+    .where(accounts.c.user_id == sa.bindparam("user"), accounts.c.public_key.is_not(None))
+    .values(
+        public_key=None,
+        key_version=accounts.c.key_version + 1,
+        key_updated_at=sa.bindparam("at", type_=accounts.c.key_updated_at.type),
+    )
+)
+_me: sa.BindParameter[int] = sa.bindparam("me")
+_DELETE_ACCOUNT = sa.delete(accounts).where(accounts.c.id == _me)
+_DELETE_EVENTS = sa.delete(events).where(events.c.account_id == _me)
+_DELETE_MESSAGES = sa.delete(messages).where(
+    (messages.c.recipient_id == _me) | (messages.c.sender_id == _me)
+)

@@ -1,0 +1,169 @@
+"""Short units of work on the host's database, on connections of our own.
+
+Guarantees: nobody holds a connection while waiting for a client; on SQLite there is one writer in
+this process, it takes the write lock before it reads, and nothing yields to other greenlets between
+BEGIN and COMMIT; on PostgreSQL a statement is its own transaction. Failures of the database come
+out as `Unavailable` or `SchemaMissing`; `Conflict` asks the caller to do its batch again.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import StaticPool
+
+from ..errors import E2EMsgError, SchemaMissing, Unavailable
+
+SUPPORTED = ("postgresql", "sqlite")
+CONCURRENT_READS = 4
+LOCK_PATIENCE_SECONDS = 30.0
+
+_SERIALIZATION_FAILURE, _DEADLOCK = "40001", "40P01"
+_UNDEFINED_TABLE = "42P01"
+
+
+class Conflict(E2EMsgError):
+    """Another process was there first. Nothing was stored; do the unit of work again."""
+
+
+class ConnectionLost(Unavailable):
+    """The database went away in the middle: what was asked may or may not be stored."""
+
+
+class Database:
+    """The engine of one app in one process."""
+
+    def __init__(self, host_engine: Engine) -> None:
+        self.dialect = host_engine.dialect.name
+        self.is_sqlite = self.dialect == "sqlite"
+        # One connection that everybody shares is all that an in-memory database has.
+        self._shared = isinstance(host_engine.pool, StaticPool)
+        self._engine = host_engine if self._shared else _own_engine(host_engine)
+        # Reads queue here, without a time limit, rather than at the pool, which has one.
+        self._reads = threading.BoundedSemaphore(CONCURRENT_READS)
+        self._writer = threading.RLock()
+        self._open: Connection | None = None  # the writer's transaction
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for a few quick queries."""
+        turn = self._writer if self._shared else self._reads
+        with turn, _errors(), self._engine.connect() as connection:
+            if not self.is_sqlite:
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A connection whose work is committed at the end.
+
+        On PostgreSQL every statement commits by itself, so make it one statement. On SQLite the
+        block is one transaction, and must not wait for anything.
+        """
+        if not self.is_sqlite:
+            with _errors(), self._engine.connect() as connection:
+                yield connection.execution_options(isolation_level="AUTOCOMMIT")
+            return
+        with self._writer, _errors():
+            if self._open is not None:
+                with self._open.begin_nested():
+                    yield self._open
+                return
+            with self._engine.connect() as connection:
+                yield from self._transaction(connection)
+
+    def together(self) -> AbstractContextManager[object]:
+        """On SQLite, one transaction for every write() inside; elsewhere nothing."""
+        return self.write() if self.is_sqlite else nullcontext()
+
+    def _transaction(self, connection: Connection) -> Iterator[Connection]:
+        if not self._shared:
+            _patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        self._open = connection
+        try:
+            yield connection
+        except BaseException:
+            connection.rollback()
+            raise
+        else:
+            connection.commit()
+        finally:
+            self._open = None
+
+    def dispose(self) -> None:
+        """Close the pooled connections."""
+        if not self._shared:
+            self._engine.dispose()
+
+
+def _own_engine(host_engine: Engine) -> Engine:
+    """The host's driver, address and options with a pool of our own.
+
+    A host whose requests hold all their connections while they wait for us would otherwise wait
+    for itself.
+    """
+    pool = host_engine.pool.recreate()
+    engine = Engine(pool, host_engine.dialect, host_engine.url, hide_parameters=True)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(pool, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver must not open transactions of its own: BEGIN IMMEDIATE has to come first.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # Waiting inside SQLite would stop every greenlet, so wait in Python instead.
+    cursor.execute("PRAGMA busy_timeout = 10")
+    _patiently(lambda: cursor.execute("PRAGMA journal_mode = WAL"))
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _patiently(action: Callable[[], object]) -> None:
+    """Do it, waiting while another process has the write lock."""
+    deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
+    pause = 0.001
+    while True:
+        try:
+            action()
+            return
+        except Exception as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(pause * 1.5, 0.02)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn what the driver raises into what callers can act on."""
+    try:
+        yield
+    except exc.TimeoutError as error:
+        raise Unavailable() from error
+    except exc.DBAPIError as error:
+        raise _translated(error) from error
+
+
+def _translated(error: exc.DBAPIError) -> Exception:
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    text = str(error.orig)
+    if state == _UNDEFINED_TABLE or "no such table: e2emsg_" in text:
+        return SchemaMissing()
+    if state in (_SERIALIZATION_FAILURE, _DEADLOCK) or isinstance(error, exc.IntegrityError):
+        return Conflict()
+    # Without a statement it was the attempt to connect that failed.
+    if error.connection_invalidated or error.statement is None:
+        return ConnectionLost()
+    if isinstance(error, exc.OperationalError | exc.InternalError):
+        return Unavailable()
+    return error

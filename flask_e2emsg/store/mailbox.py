@@ -1,0 +1,440 @@
+"""A user's mailbox: the append-only log of entries that a connection's cursor moves along.
+
+Guarantees: a message is stored once however often it is sent; positions follow commit order and
+have no holes when they are given out; entries_after() returns them in that order. Several mailboxes
+in one transaction are locked in the order of their accounts. One call of append(), ack() or read()
+is one transaction for all that it is given; what is wrong with one element fails that element only.
+
+The statements differ between databases (postgresql.py, sqlite.py); what they mean is decided here.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from ..errors import IdConflict, Refusal, UnknownRecipient
+from ..protocol.entries import Entry, Message, MessageEntry, ReceiptEntry
+from ..protocol.frames import Outgoing
+from ..protocol.values import now
+from .accounts import Party
+from .database import Conflict, ConnectionLost, Database
+from .times import aware, aware_or_none
+
+T = TypeVar("T")
+
+ATTEMPTS = 10
+IDS_IN_ONE_RECEIPT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Messages of one sender that are stored together, all or none."""
+
+    sender: Party
+    recipients: Sequence[Party]  # of each message, in the same order
+    messages: Sequence[Outgoing]
+    keeps_sent: bool  # whether the sender's own mailbox gets a `sent` entry
+    origin: int | None = None  # the connection that gets no `sent` entry back
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of an Append."""
+
+    created_at: datetime  # of the first message
+    is_new: bool  # False: all of it had been stored before
+    sent_seq: int | None  # position of the `sent` entry, where one is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The owner has stored every entry up to `seq`."""
+
+    owner: Party
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The owner has read these messages."""
+
+    owner: Party
+    ids: Sequence[UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One transaction's results: an outcome for each element, and the entries it made, by user."""
+
+    outcomes: Sequence[Appended | int | Refusal]
+    entries: Mapping[str, list[Entry]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries in order, and the position up to which there are no others."""
+
+    entries: list[Entry]
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A message that is stored already."""
+
+    sender_id: int
+    recipient_id: int
+    content: bytes
+    created_at: datetime
+    sender_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The bases that a batch got: positions of an account are its base plus 1, 2, 3 and so on."""
+
+    bases: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacles:
+    """Why a batch was not stored: nothing of it is in the database."""
+
+    known: Mapping[UUID, Known]
+    accounts: frozenset[int]  # those of the batch that exist
+
+
+@dataclass(slots=True)
+class Row:
+    """A message on its way into the table. Offsets count from its account's base."""
+
+    message: Outgoing
+    sender: Party
+    recipient: Party
+    created_at: datetime
+    expires_at: datetime | None
+    origin: int | None
+    sender_offset: int | None
+    recipient_offset: int
+
+
+@dataclass(slots=True)
+class Growth:
+    """By how much an account's log grows in a batch."""
+
+    entries: int = 0
+    leading_sent: int = 0  # own entries before the first received one
+
+
+class Batch:
+    """Rows and growths of several Appends, as if nothing stood in their way."""
+
+    def __init__(self, appends: Iterable[Append]) -> None:
+        self.rows: list[Row] = []
+        self.growths: defaultdict[int, Growth] = defaultdict(Growth)
+        self._received: set[int] = set()
+        created_at = now()
+        for append in appends:
+            for recipient, message in zip(append.recipients, append.messages, strict=True):
+                self._add(append, recipient, message, created_at)
+
+    def _add(
+        self, append: Append, recipient: Party, message: Outgoing, created_at: datetime
+    ) -> None:
+        sender_offset = self._grow_sent(append.sender.account_id) if append.keeps_sent else None
+        seconds = message.expires_in
+        self.rows.append(
+            Row(
+                message,
+                append.sender,
+                recipient,
+                created_at,
+                None if seconds is None else created_at + timedelta(seconds=seconds),
+                append.origin,
+                sender_offset,
+                self._grow_received(recipient.account_id),
+            )
+        )
+
+    def _grow_sent(self, account_id: int) -> int:
+        growth = self.growths[account_id]
+        growth.entries += 1
+        if account_id not in self._received:
+            growth.leading_sent += 1
+        return growth.entries
+
+    def _grow_received(self, account_id: int) -> int:
+        self._received.add(account_id)
+        growth = self.growths[account_id]
+        growth.entries += 1
+        return growth.entries
+
+    @property
+    def account_ids(self) -> list[int]:
+        """Everybody who takes part, in locking order."""
+        ids = {row.sender.account_id for row in self.rows} | self.growths.keys()
+        return sorted(ids)
+
+
+class Mailboxes(ABC):
+    """The mailboxes of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def append(self, appends: Sequence[Append]) -> Committed:
+        """Store messages; each Append gets an Appended or the Refusal that stopped it.
+
+        Raises:
+            Unavailable: the database refused; nothing was acknowledged, retry with the same ids.
+        """
+        outcomes: list[Appended | int | Refusal | None] = [None] * len(appends)
+        entries: defaultdict[str, list[Entry]] = defaultdict(list)
+        waiting = list(enumerate(appends))
+        while waiting:
+            # An id may stand in a batch once: its second use has to see the first one stored.
+            now_stored, waiting = _split_at_repeated_id(waiting)
+            for _ in range(ATTEMPTS):
+                batch = Batch(append for _, append in now_stored)
+                if not batch.rows:
+                    break
+                result = self._again_on_conflict(functools.partial(self._store, batch))
+                if isinstance(result, Stored):
+                    _collect(now_stored, batch, result, outcomes, entries)
+                    break
+                now_stored = _around(result, now_stored, outcomes)
+            else:
+                raise Conflict
+        return Committed([_present(outcome) for outcome in outcomes], entries)
+
+    def ack(self, acks: Sequence[Ack]) -> Committed:
+        """Mark everything up to the acknowledged positions as delivered, and tell the senders.
+
+        Raises:
+            Unavailable: the database refused; retry.
+        """
+        furthest: dict[int, Ack] = {}
+        for ack in acks:
+            known = furthest.get(ack.owner.account_id)
+            if known is None or ack.seq > known.seq:
+                furthest[ack.owner.account_id] = ack
+        receipts = self._again_on_conflict(lambda: self._deliver(list(furthest.values()), now()))
+        return Committed([ack.seq for ack in acks], _by_user(receipts))
+
+    def read(self, reads: Sequence[Read]) -> Committed:
+        """Mark messages as read (and so as delivered), and tell the senders.
+
+        The outcome of each is how many messages it marked.
+
+        Raises:
+            Unavailable: the database refused; retry.
+        """
+        marked, receipts = self._again_on_conflict(lambda: self._read(reads, now()))
+        outcomes = []
+        for read in reads:
+            mine = {(read.owner.account_id, message_id) for message_id in read.ids} & marked
+            marked -= mine
+            outcomes.append(len(mine))
+        return Committed(outcomes, _by_user(receipts))
+
+    def _again_on_conflict(self, work: Callable[[], T]) -> T:
+        # Doing it again is right even if it did commit: ids and marks are idempotent.
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return work()
+            except Conflict:
+                continue
+            except ConnectionLost:
+                time.sleep(min(0.05 * 2**attempt, 1.0))
+        return work()
+
+    @abstractmethod
+    def entries_after(self, owner: Party, seq: int, limit: int) -> Page:
+        """The next entries of a mailbox, oldest first, at most `limit`.
+
+        Messages that have expired are passed over; `through` tells how far the page reaches.
+
+        Raises:
+            Unavailable: the database refused; nothing was lost, retry.
+        """
+
+    @abstractmethod
+    def _store(self, batch: Batch) -> Stored | Obstacles:
+        """Store a batch in one transaction, or nothing of it."""
+
+    @abstractmethod
+    def _deliver(self, acks: Sequence[Ack], at: datetime) -> list[tuple[str, ReceiptEntry]]:
+        """Mark, append receipts, move `delivered_seq`; the receipts with their owners."""
+
+    @abstractmethod
+    def _read(
+        self, reads: Sequence[Read], at: datetime
+    ) -> tuple[set[tuple[int, UUID]], list[tuple[str, ReceiptEntry]]]:
+        """Mark, append receipts; what was unread, by account, and the receipts by owner."""
+
+
+def _present(outcome: Appended | int | Refusal | None) -> Appended | int | Refusal:
+    if outcome is None:
+        raise AssertionError("an append without an outcome")
+    return outcome
+
+
+def _split_at_repeated_id(
+    appends: Sequence[tuple[int, Append]],
+) -> tuple[list[tuple[int, Append]], list[tuple[int, Append]]]:
+    seen: set[UUID] = set()
+    for position, (_, append) in enumerate(appends):
+        ids = {message.id for message in append.messages}
+        if seen & ids:
+            return list(appends[:position]), list(appends[position:])
+        seen |= ids
+    return list(appends), []
+
+
+def _around(
+    obstacles: Obstacles,
+    appends: Sequence[tuple[int, Append]],
+    outcomes: list[Appended | int | Refusal | None],
+) -> list[tuple[int, Append]]:
+    """Give outcomes to the appends that cannot or need not be stored; return the others."""
+    remaining = []
+    for index, append in appends:
+        refusal = _refusal(obstacles, append)
+        if refusal is not None:
+            outcomes[index] = refusal
+            continue
+        known = [obstacles.known.get(message.id) for message in append.messages]
+        first = known[0]
+        if first is not None and all(known):
+            outcomes[index] = Appended(
+                first.created_at, False, first.sender_seq if append.keeps_sent else None
+            )
+            continue
+        remaining.append((index, _without(append, [item is not None for item in known])))
+    return remaining
+
+
+def _refusal(obstacles: Obstacles, append: Append) -> Refusal | None:
+    several = len(append.messages) > 1 or not append.keeps_sent
+    for recipient, message in zip(append.recipients, append.messages, strict=True):
+        culprit = str(message.id) if several else None
+        known = obstacles.known.get(message.id)
+        if known is not None and (known.sender_id, known.recipient_id, known.content) != (
+            append.sender.account_id,
+            recipient.account_id,
+            message.content,
+        ):
+            return IdConflict(message_id=culprit)
+        if known is None and recipient.account_id not in obstacles.accounts:
+            return UnknownRecipient(message_id=culprit)
+        if append.sender.account_id not in obstacles.accounts:
+            return UnknownRecipient("Your own account is gone. Connect again.")
+    return None
+
+
+def _without(append: Append, stored: Sequence[bool]) -> Append:
+    missing = [not one for one in stored]
+    return Append(
+        append.sender,
+        list(itertools.compress(append.recipients, missing)),
+        list(itertools.compress(append.messages, missing)),
+        append.keeps_sent,
+        append.origin,
+    )
+
+
+def _collect(
+    appends: Sequence[tuple[int, Append]],
+    batch: Batch,
+    stored: Stored,
+    outcomes: list[Appended | int | Refusal | None],
+    entries: defaultdict[str, list[Entry]],
+) -> None:
+    """Turn offsets into positions: outcomes for the senders, entries for the mailboxes."""
+    rows = iter(batch.rows)
+    for index, append in appends:
+        sent_seq = None
+        for row in itertools.islice(rows, len(append.messages)):
+            message = _message_of(row)
+            if row.sender_offset is not None:
+                sent_seq = stored.bases[row.sender.account_id] + row.sender_offset
+                entry = MessageEntry(sent_seq, message, row.origin)
+                entries[row.sender.user_id].append(entry)
+            received = stored.bases[row.recipient.account_id] + row.recipient_offset
+            entries[row.recipient.user_id].append(MessageEntry(received, message, None))
+        outcomes[index] = Appended(batch.rows[0].created_at, True, sent_seq)
+
+
+def _message_of(row: Row) -> Message:
+    return Message(
+        row.message.id,
+        row.sender.user_id,
+        row.recipient.user_id,
+        row.message.conversation_id,
+        row.message.content,
+        row.created_at,
+        row.expires_at,
+        row.message.content_text,
+    )
+
+
+def _by_user(receipts: Iterable[tuple[str, ReceiptEntry]]) -> dict[str, list[Entry]]:
+    entries: defaultdict[str, list[Entry]] = defaultdict(list)
+    for user_id, receipt in sorted(receipts, key=lambda item: item[1].seq):
+        entries[user_id].append(receipt)
+    return entries
+
+
+def entry_from_row(row: Any, owner: Party) -> Entry:
+    """The entry in one row of an entries query.
+
+    Columns: seq, place ('received', 'sent' or a receipt's kind), id, other (user id), and the
+    message's or the receipt's own columns.
+    """
+    if row.place == "event":
+        return receipt_from_json(row.seq, row.kind, row.data)
+    sender, recipient = owner.user_id, row.other
+    if row.place == "received":
+        sender, recipient = recipient, sender
+    message = Message(
+        row.id if isinstance(row.id, UUID) else UUID(row.id),
+        sender,
+        recipient,
+        row.conversation_id,
+        bytes(row.encrypted_content),
+        aware(row.created_at),
+        aware_or_none(row.expires_at),
+    )
+    return MessageEntry(row.seq, message, row.origin if row.place == "sent" else None)
+
+
+class _ReceiptData(msgspec.Struct):
+    by: str
+    ids: list[UUID]
+    at: datetime
+
+
+_receipt_encoder = msgspec.json.Encoder()
+_receipt_decoder = msgspec.json.Decoder(_ReceiptData)
+
+
+def receipt_to_json(by: str, ids: Sequence[UUID], at: datetime) -> str:
+    """What the `data` of a receipt's event holds."""
+    return _receipt_encoder.encode(_ReceiptData(by, list(ids), at)).decode()
+
+
+def receipt_from_json(seq: int, kind: str, data: str) -> ReceiptEntry:
+    """A receipt from its event."""
+    fields = _receipt_decoder.decode(data)
+    return ReceiptEntry(seq, kind, fields.by, fields.ids, fields.at)

@@ -1,0 +1,114 @@
+"""The tables, as ordinary classes on the extension's own metadata.
+
+`copy_tables` puts them into a host's metadata, so that the host's migrations, `create_all` and
+sessions see them. Every constraint and index has an explicit name, which a host's naming convention
+leaves alone. Queries of this package use the tables of this module, never a host's copy.
+
+Messages refer to accounts without a foreign key: every insert joins the locked account rows, which
+proves the same thing and costs a third less. Times are UTC; SQLite hands them out without a zone.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_Time = sa.DateTime(timezone=True)
+
+
+class Base(DeclarativeBase):
+    """The root of the extension's models."""
+
+    metadata = sa.MetaData()
+
+
+class Account(Base):
+    """The messaging side of a user, and the head of the user's mailbox."""
+
+    __tablename__ = "e2emsg_accounts"
+    __table_args__ = (
+        sa.PrimaryKeyConstraint("id", name="pk_e2emsg_accounts"),
+        sa.UniqueConstraint("user_id", name="uq_e2emsg_accounts_user_id"),
+        # Never reuse an id: other processes may remember it. Every send rewrites two of these rows,
+        # so leave room for the new version on the same page.
+        {"sqlite_autoincrement": True, "postgresql_with": {"fillfactor": 70}},
+    )
+
+    id: Mapped[int] = mapped_column(sa.Integer, autoincrement=True)
+    user_id: Mapped[str] = mapped_column(sa.String(255))
+    public_key: Mapped[bytes | None] = mapped_column(sa.LargeBinary)  # 32 bytes, X25519
+    key_version: Mapped[int] = mapped_column(sa.Integer)  # 0 while there is no key
+    key_updated_at: Mapped[datetime | None] = mapped_column(_Time)
+    epoch: Mapped[str] = mapped_column(sa.String(16))  # hex: the incarnation of the mailbox
+    last_seq: Mapped[int] = mapped_column(sa.BigInteger)  # the newest position
+    delivered_seq: Mapped[int] = mapped_column(sa.BigInteger)  # the newest acknowledged position
+    floor_seq: Mapped[int] = mapped_column(sa.BigInteger)  # entries up to here may be gone
+    created_at: Mapped[datetime] = mapped_column(_Time)
+
+
+class Message(Base):
+    """A message: ciphertext, its times, and its places in two mailboxes."""
+
+    __tablename__ = "e2emsg_messages"
+    __table_args__ = (
+        sa.PrimaryKeyConstraint("id", name="pk_e2emsg_messages"),
+        sa.UniqueConstraint("recipient_id", "recipient_seq", name="uq_e2emsg_messages_received"),
+        sa.UniqueConstraint("sender_id", "sender_seq", name="uq_e2emsg_messages_sent"),
+        sa.Index("ix_e2emsg_messages_from", "recipient_id", "sender_id", "recipient_seq"),
+        sa.Index("ix_e2emsg_messages_to", "sender_id", "recipient_id", "sender_seq"),
+        sa.Index(
+            "ix_e2emsg_messages_expiry",
+            "expires_at",
+            postgresql_where=sa.text("expires_at IS NOT NULL"),
+            sqlite_where=sa.text("expires_at IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_e2emsg_messages_conversation",
+            "conversation_id",
+            "recipient_id",
+            "recipient_seq",
+            postgresql_where=sa.text("conversation_id IS NOT NULL"),
+            sqlite_where=sa.text("conversation_id IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(sa.Uuid)  # made by the sending client
+    sender_id: Mapped[int] = mapped_column(sa.Integer)  # account
+    recipient_id: Mapped[int] = mapped_column(sa.Integer)  # account
+    conversation_id: Mapped[str | None] = mapped_column(sa.String(255))
+    encrypted_content: Mapped[bytes] = mapped_column(sa.LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(_Time)
+    delivered_at: Mapped[datetime | None] = mapped_column(_Time)
+    read_at: Mapped[datetime | None] = mapped_column(_Time)
+    expires_at: Mapped[datetime | None] = mapped_column(_Time)
+    sender_seq: Mapped[int | None] = mapped_column(sa.BigInteger)  # None: sent by `send_many`
+    recipient_seq: Mapped[int] = mapped_column(sa.BigInteger)
+    origin: Mapped[int | None] = mapped_column(sa.BigInteger)  # the connection that sent it
+
+
+class Event(Base):
+    """An entry that is not a message: receipts."""
+
+    __tablename__ = "e2emsg_events"
+    __table_args__ = (sa.PrimaryKeyConstraint("account_id", "seq", name="pk_e2emsg_events"),)
+
+    account_id: Mapped[int] = mapped_column(sa.Integer, autoincrement=False)
+    seq: Mapped[int] = mapped_column(sa.BigInteger, autoincrement=False)
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    data: Mapped[str] = mapped_column(sa.Text)  # JSON
+    created_at: Mapped[datetime] = mapped_column(_Time)
+
+
+accounts = Base.metadata.tables["e2emsg_accounts"]
+messages = Base.metadata.tables["e2emsg_messages"]
+events = Base.metadata.tables["e2emsg_events"]
+
+
+def copy_tables(metadata: sa.MetaData) -> None:
+    """Add the tables to a host's metadata, once."""
+    for table in Base.metadata.sorted_tables:
+        if table.name not in metadata.tables:
+            table.to_metadata(metadata)

@@ -1,0 +1,248 @@
+"""The mailbox's statements on PostgreSQL: one round trip, and one transaction, for a whole batch.
+
+Every statement locks the accounts that it grows in the order of their ids before it changes
+anything. The update that follows sees the locked rows as they are now, not as they were when the
+statement began (READ COMMITTED re-evaluates them), so bases are right under concurrency. What the
+snapshot cannot show, an id that another process stores meanwhile, is caught by the primary key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from ..protocol.entries import ReceiptEntry
+from .accounts import Party
+from .mailbox import (
+    IDS_IN_ONE_RECEIPT,
+    Ack,
+    Batch,
+    Known,
+    Mailboxes,
+    Obstacles,
+    Page,
+    Read,
+    Stored,
+    entry_from_row,
+    receipt_from_json,
+)
+from .times import aware
+
+_STORE = """
+WITH locked AS MATERIALIZED (
+    SELECT id FROM e2emsg_accounts WHERE id = ANY(%(accounts)s::int[])
+    ORDER BY id FOR NO KEY UPDATE
+), known AS MATERIALIZED (
+    SELECT id, sender_id, recipient_id, encrypted_content, created_at, sender_seq
+    FROM e2emsg_messages WHERE id = ANY(%(ids)s::uuid[])
+), bumped AS (
+    UPDATE e2emsg_accounts a
+    SET last_seq = a.last_seq + g.entries,
+        delivered_seq = a.delivered_seq
+            + CASE WHEN a.delivered_seq = a.last_seq THEN g.leading_sent ELSE 0 END
+    FROM unnest(%(grown)s::int[], %(entries)s::int[], %(leading)s::int[])
+        AS g (account_id, entries, leading_sent)
+    WHERE a.id = g.account_id
+        AND (SELECT count(*) FROM locked) = %(account_count)s
+        AND NOT EXISTS (SELECT FROM known)
+    RETURNING a.id, a.last_seq - g.entries AS base
+), stored AS (
+    INSERT INTO e2emsg_messages (id, sender_id, recipient_id, conversation_id, encrypted_content,
+        created_at, expires_at, origin, sender_seq, recipient_seq)
+    SELECT r.id, r.sender_id, r.recipient_id, r.conversation_id, r.content,
+        %(created_at)s::timestamptz, r.expires_at, r.origin,
+        CASE WHEN r.sender_offset > 0 THEN s.base + r.sender_offset END, t.base + r.recipient_offset
+    FROM unnest(%(ids)s::uuid[], %(senders)s::int[], %(recipients)s::int[],
+            %(conversations)s::text[], %(contents)s::bytea[], %(expiries)s::timestamptz[],
+            %(origins)s::bigint[], %(sender_offsets)s::int[], %(recipient_offsets)s::int[])
+        AS r (id, sender_id, recipient_id, conversation_id, content, expires_at,
+            origin, sender_offset, recipient_offset)
+    JOIN bumped t ON t.id = r.recipient_id
+    LEFT JOIN bumped s ON s.id = r.sender_id
+)
+SELECT 'base' AS kind, id AS account_id, base, NULL::uuid AS id, NULL::int AS sender_id,
+    NULL::int AS recipient_id, NULL::bytea AS content, NULL::timestamptz AS created_at,
+    NULL::bigint AS sender_seq
+FROM bumped
+UNION ALL SELECT 'known', NULL, NULL, id, sender_id, recipient_id, encrypted_content,
+    created_at, sender_seq FROM known
+UNION ALL SELECT 'account', id, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM locked WHERE NOT EXISTS (SELECT FROM bumped)
+"""
+
+# Marks messages and tells their senders. `reach` are the mailboxes whose acknowledged position
+# moves, `found` the messages to mark.
+_MARK = """
+WITH reach AS MATERIALIZED ({reach}), found AS MATERIALIZED ({found}),
+locked AS MATERIALIZED (
+    SELECT id FROM e2emsg_accounts
+    WHERE id IN (SELECT id FROM reach UNION SELECT sender_id FROM found
+        UNION SELECT recipient_id FROM found)
+    ORDER BY id FOR NO KEY UPDATE
+), marked AS (
+    UPDATE e2emsg_messages m SET {column} = %(at)s::timestamptz
+    FROM found f, (SELECT count(*) FROM locked) AS after_locking
+    WHERE m.id = f.id AND m.{column} IS NULL
+    RETURNING m.id, m.sender_id, m.recipient_id, m.recipient_seq
+), numbered AS (
+    SELECT id, sender_id, recipient_id, recipient_seq, (row_number() OVER (
+        PARTITION BY sender_id, recipient_id ORDER BY recipient_seq) - 1) / %(chunk)s AS chunk
+    FROM marked WHERE sender_id <> recipient_id
+), receipts AS (
+    SELECT sender_id, recipient_id, json_agg(id ORDER BY recipient_seq) AS ids, row_number() OVER (
+        PARTITION BY sender_id ORDER BY recipient_id, chunk) AS place
+    FROM numbered GROUP BY sender_id, recipient_id, chunk
+), growth AS (
+    SELECT id, max(high) AS high, sum(entries) AS entries FROM (
+        SELECT id, high, 0 AS entries FROM reach
+        UNION ALL SELECT sender_id, 0, 1 FROM receipts) AS every GROUP BY id
+), bumped AS (
+    UPDATE e2emsg_accounts a
+    SET last_seq = a.last_seq + g.entries, delivered_seq = GREATEST(a.delivered_seq, g.high)
+    FROM growth g WHERE a.id = g.id
+    RETURNING a.id, a.user_id, a.last_seq - g.entries AS base
+), written AS (
+    INSERT INTO e2emsg_events (account_id, seq, kind, data, created_at)
+    SELECT b.id, b.base + r.place, %(kind)s, json_build_object(
+        'by', recipient.user_id, 'ids', r.ids, 'at', %(at_text)s::text)::text, %(at)s::timestamptz
+    FROM receipts r JOIN bumped b ON b.id = r.sender_id
+    JOIN e2emsg_accounts recipient ON recipient.id = r.recipient_id
+    RETURNING account_id, seq, data
+)
+SELECT 'receipt' AS what, b.user_id, w.seq, w.data, NULL::int AS recipient_id, NULL::uuid AS id
+FROM written w JOIN bumped b ON b.id = w.account_id
+UNION ALL SELECT 'marked', NULL, NULL, NULL, recipient_id, id FROM marked
+"""
+
+_DELIVER = _MARK.format(
+    column="delivered_at",
+    reach="""
+    SELECT a.id, a.delivered_seq AS low, LEAST(i.seq, a.last_seq) AS high
+    FROM unnest(%(accounts)s::int[], %(seqs)s::bigint[]) AS i (account_id, seq)
+    JOIN e2emsg_accounts a ON a.id = i.account_id WHERE i.seq > a.delivered_seq""",
+    found="""
+    SELECT m.id, m.sender_id, m.recipient_id FROM reach r JOIN e2emsg_messages m
+        ON m.recipient_id = r.id AND m.recipient_seq > r.low AND m.recipient_seq <= r.high
+    WHERE m.delivered_at IS NULL""",
+)
+_BY_ID = """
+    SELECT m.id, m.sender_id, m.recipient_id
+    FROM unnest(%(ids)s::uuid[], %(accounts)s::int[]) AS i (id, account_id)
+    JOIN e2emsg_messages m ON m.id = i.id AND m.recipient_id = i.account_id
+    WHERE m.{column} IS NULL"""
+_NOBODY = "SELECT 0 AS id, 0::bigint AS high WHERE false"
+_DELIVER_READ = _MARK.format(
+    column="delivered_at", reach=_NOBODY, found=_BY_ID.format(column="delivered_at")
+)
+_READ = _MARK.format(column="read_at", reach=_NOBODY, found=_BY_ID.format(column="read_at"))
+
+_ENTRIES = """
+WITH page AS (
+    (SELECT recipient_seq AS seq, 'received' AS place, id, sender_id AS other_id, conversation_id,
+        encrypted_content, created_at, expires_at, origin, NULL AS kind, NULL AS data
+    FROM e2emsg_messages WHERE recipient_id = %(me)s AND recipient_seq > %(seq)s
+        AND (expires_at IS NULL OR expires_at > now())
+    ORDER BY recipient_seq LIMIT %(limit)s)
+    UNION ALL
+    (SELECT sender_seq, 'sent', id, recipient_id, conversation_id,
+        encrypted_content, created_at, expires_at, origin, NULL, NULL
+    FROM e2emsg_messages WHERE sender_id = %(me)s AND sender_seq > %(seq)s
+        AND (expires_at IS NULL OR expires_at > now())
+    ORDER BY sender_seq LIMIT %(limit)s)
+    UNION ALL
+    (SELECT seq, 'event', NULL, NULL, NULL, NULL, NULL, NULL, NULL, kind, data
+    FROM e2emsg_events WHERE account_id = %(me)s AND seq > %(seq)s
+    ORDER BY seq LIMIT %(limit)s)
+)
+SELECT a.last_seq, page.*, other.user_id AS other FROM e2emsg_accounts a
+LEFT JOIN (SELECT * FROM page ORDER BY seq LIMIT %(limit)s) AS page ON true
+LEFT JOIN e2emsg_accounts other ON other.id = page.other_id
+WHERE a.id = %(me)s ORDER BY page.seq
+"""
+
+
+class PostgreSQLMailboxes(Mailboxes):
+    """Mailboxes in PostgreSQL, through psycopg or psycopg2."""
+
+    def entries_after(self, owner: Party, seq: int, limit: int) -> Page:
+        """See Mailboxes.entries_after."""
+        parameters = {"me": owner.account_id, "seq": seq, "limit": limit}
+        with self.database.read() as connection:
+            rows = connection.exec_driver_sql(_ENTRIES, parameters).all()
+        entries = [entry_from_row(row, owner) for row in rows if row.seq is not None]
+        if not rows:
+            return Page([], seq)
+        return Page(entries, entries[-1].seq if len(entries) == limit else rows[0].last_seq)
+
+    def _store(self, batch: Batch) -> Stored | Obstacles:
+        rows, account_ids = batch.rows, batch.account_ids
+        parameters = {
+            "accounts": account_ids,
+            "account_count": len(account_ids),
+            "grown": list(batch.growths),
+            "entries": [growth.entries for growth in batch.growths.values()],
+            "leading": [growth.leading_sent for growth in batch.growths.values()],
+            "created_at": rows[0].created_at,
+            "ids": [str(row.message.id) for row in rows],
+            "senders": [row.sender.account_id for row in rows],
+            "recipients": [row.recipient.account_id for row in rows],
+            "conversations": [row.message.conversation_id for row in rows],
+            "contents": [row.message.content for row in rows],
+            "expiries": [row.expires_at for row in rows],
+            "origins": [row.origin for row in rows],
+            "sender_offsets": [row.sender_offset or 0 for row in rows],
+            "recipient_offsets": [row.recipient_offset for row in rows],
+        }
+        with self.database.write() as connection:
+            answer = connection.exec_driver_sql(_STORE, parameters).all()
+        bases = {row.account_id: row.base for row in answer if row.kind == "base"}
+        if bases:
+            return Stored(bases)
+        known = {
+            UUID(str(row.id)): Known(
+                row.sender_id,
+                row.recipient_id,
+                bytes(row.content),
+                aware(row.created_at),
+                row.sender_seq,
+            )
+            for row in answer
+            if row.kind == "known"
+        }
+        accounts = frozenset(row.account_id for row in answer if row.kind == "account")
+        return Obstacles(known, accounts)
+
+    def _deliver(self, acks: Sequence[Ack], at: datetime) -> list[tuple[str, ReceiptEntry]]:
+        _, receipts = self._mark(
+            _DELIVER,
+            "delivered",
+            at,
+            {"accounts": [a.owner.account_id for a in acks], "seqs": [a.seq for a in acks]},
+        )
+        return receipts
+
+    def _read(
+        self, reads: Sequence[Read], at: datetime
+    ) -> tuple[set[tuple[int, UUID]], list[tuple[str, ReceiptEntry]]]:
+        parameters = {
+            "ids": [str(message_id) for read in reads for message_id in read.ids],
+            "accounts": [read.owner.account_id for read in reads for _ in read.ids],
+        }
+        _, delivered = self._mark(_DELIVER_READ, "delivered", at, parameters)
+        marked, read = self._mark(_READ, "read", at, parameters)
+        return marked, delivered + read
+
+    def _mark(
+        self, statement: str, kind: str, at: datetime, parameters: dict[str, object]
+    ) -> tuple[set[tuple[int, UUID]], list[tuple[str, ReceiptEntry]]]:
+        common = {"kind": kind, "at": at, "at_text": at.isoformat(), "chunk": IDS_IN_ONE_RECEIPT}
+        with self.database.write() as connection:
+            answer = connection.exec_driver_sql(statement, common | parameters).all()
+        marked = {(row.recipient_id, UUID(str(row.id))) for row in answer if row.what == "marked"}
+        receipts = [
+            (row.user_id, receipt_from_json(row.seq, kind, row.data))
+            for row in answer
+            if row.what == "receipt"
+        ]
+        return marked, receipts

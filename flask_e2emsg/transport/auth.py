@@ -1,0 +1,246 @@
+"""The gate: who is asking, and may this connection be opened. All of it before the 101.
+
+Tokens are verified by Flask-JWT-Extended's own request path with the host's settings unchanged:
+signature, expiry, type, revocation, custom verification, user lookup. Whatever is wrong with a
+token, the answer is one 401 with one text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+from flask import Flask, Request, request
+from flask_jwt_extended import get_jwt_request_location, verify_jwt_in_request
+from flask_jwt_extended.config import config as jwt_config
+from flask_jwt_extended.exceptions import JWTExtendedException
+
+from ..config import Settings
+from ..errors import BadRequest, OriginDenied, Unauthorized, UpgradeRequired
+from ..protocol.values import Cursor, is_user_id
+
+logger = logging.getLogger("flask_e2emsg.auth")
+
+SUBPROTOCOL = "e2emsg.v1"
+_BEARER = "bearer."
+_TOKEN = re.compile(r"[A-Za-z0-9_.+/=-]+")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom a verified access token names, and until when."""
+
+    user_id: str
+    expires_at: datetime
+
+
+def identify_request(settings: Settings) -> Identity:
+    """The user of a REST request, by whatever the host configured, never by the query.
+
+    Raises:
+        Unauthorized: there is no valid access token.
+    """
+    locations = [place for place in jwt_config.token_location if place != "query_string"]
+    return _verify(locations or ["headers"], settings)
+
+
+def identify_token(app: Flask, token: str, settings: Settings) -> Identity:
+    """The user that a bare access token names. Runs in a request context of its own.
+
+    Raises:
+        Unauthorized: the token is not valid.
+    """
+    with app.test_request_context():
+        _present(request, token)
+        return _verify(["headers"], settings)
+
+
+def identify_socket(settings: Settings) -> Identity:
+    """The user who wants to open a socket, by the first carrier that is there.
+
+    Raises:
+        Unauthorized: no carrier, the first is not valid, or another names another user.
+    """
+    carriers = _carriers(request)
+    if not carriers:
+        raise Unauthorized
+    _present(request, carriers[0])
+    identity = _verify(["headers"], settings)
+    for other in carriers[1:]:
+        claimed = _claimed_user(other)
+        if claimed is not None and claimed != identity.user_id:
+            raise Unauthorized
+    return identity
+
+
+def check_origin(settings: Settings, *, required: bool) -> None:
+    """Refuse pages of foreign origins.
+
+    Raises:
+        OriginDenied: an origin that is not allowed, or none where one is required.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None:
+        if required:
+            raise OriginDenied
+        return
+    allowed = settings.allowed_origins
+    if allowed is None:
+        # Behind a proxy the scheme that we see is the proxy's, so compare with the origin's own.
+        scheme = urlsplit(origin).scheme if "://" in origin else ""
+        own = _authority(f"{scheme}://{request.host}")
+        if own is None or _authority(origin) != own:
+            raise OriginDenied
+    elif allowed != "*" and origin not in allowed:
+        raise OriginDenied
+
+
+def has_only_cookie() -> bool:
+    """Whether nothing but the browser's cookie says who this is."""
+    return not _explicit_carriers(request)
+
+
+def check_handshake(is_websocket: bool) -> None:
+    """Refuse what is no opening handshake (RFC 6455, section 4.2.1).
+
+    Raises:
+        UpgradeRequired: an ordinary request.
+        BadRequest: a handshake with something wrong in it.
+    """
+    headers = request.headers
+    if not is_websocket:
+        if any(name.lower().startswith("sec-websocket-") for name, _ in headers):
+            raise BadRequest("This WebSocket handshake lacks `Upgrade: websocket`.")
+        raise UpgradeRequired
+    if headers.get("Sec-WebSocket-Version") != "13":
+        raise BadRequest("The WebSocket version must be 13.")
+    try:
+        key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        raise BadRequest("`Sec-WebSocket-Key` must be 16 bytes in base64.")
+    if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+        raise BadRequest("A WebSocket handshake needs HTTP/1.1.")
+
+
+def requested_cursor() -> Cursor | None:
+    """The cursor in the query, if there is one.
+
+    Raises:
+        BadRequest: it is malformed.
+    """
+    text = request.args.get("cursor")
+    return None if text is None else Cursor.parse(text)
+
+
+def offered_subprotocol() -> str | None:
+    """Our subprotocol, if the client offers it."""
+    return SUBPROTOCOL if SUBPROTOCOL in _offered(request) else None
+
+
+def _authority(origin: str) -> tuple[str | None, int | None] | None:
+    """Host and port of an origin; None for what is none, such as `null`."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    if parts.scheme not in _DEFAULT_PORTS or parts.path or parts.query or parts.fragment:
+        return None
+    return parts.hostname, port
+
+
+def _carriers(request: Request) -> list[str]:
+    carriers = _explicit_carriers(request)
+    if "cookies" in jwt_config.token_location:
+        cookie = request.cookies.get(jwt_config.access_cookie_name)
+        if cookie:
+            carriers.append(cookie)
+    return carriers
+
+
+def _explicit_carriers(request: Request) -> list[str]:
+    carriers = []
+    header = request.headers.get(jwt_config.header_name, "")
+    scheme, _, value = header.partition(" ")
+    if not jwt_config.header_type:
+        carriers += [header] if header else []
+    elif scheme == jwt_config.header_type:
+        carriers.append(value.strip())
+    carriers += [
+        item.removeprefix(_BEARER) for item in _offered(request) if item.startswith(_BEARER)
+    ]
+    carriers += request.args.getlist("token")
+    return carriers
+
+
+def _offered(request: Request) -> list[str]:
+    header = request.headers.get("Sec-WebSocket-Protocol", "")
+    return [item.strip() for item in header.split(",")]
+
+
+def _present(request: Request, token: str) -> None:
+    """Put a token where Flask-JWT-Extended looks for it under the host's settings."""
+    if _TOKEN.fullmatch(token) is None:
+        raise Unauthorized
+    name = "HTTP_" + jwt_config.header_name.upper().replace("-", "_")
+    kind = jwt_config.header_type
+    request.environ[name] = f"{kind} {token}" if kind else token
+
+
+def _verify(locations: list[str], settings: Settings) -> Identity:
+    try:
+        verified = verify_jwt_in_request(locations=locations)
+    except (JWTExtendedException, jwt.PyJWTError):
+        raise Unauthorized from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        logger.warning("a token could not be verified: %s", type(error).__name__)
+        raise Unauthorized from None
+    if verified is None:
+        raise Unauthorized
+    claims: dict[str, Any] = verified[1]
+    user_id = str(claims[jwt_config.identity_claim_key])
+    # Flask-JWT-Extended fills in a missing `type`, so ask the token itself.
+    raw = _unverified_claims(_token_used()) or {}
+    lacks = any(raw.get(name) is None for name in settings.required_claims)
+    if lacks or claims.get("type") != "access" or not is_user_id(user_id):
+        raise Unauthorized
+    try:
+        return Identity(user_id, datetime.fromtimestamp(claims["exp"], UTC))
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise Unauthorized from None
+
+
+def _token_used() -> str:
+    """The token that Flask-JWT-Extended has just verified."""
+    location = get_jwt_request_location()
+    if location == "cookies":
+        return request.cookies.get(jwt_config.access_cookie_name, "")
+    if location == "json":
+        return str(request.get_json()[jwt_config.json_key])
+    fields = request.headers.get(jwt_config.header_name, "").replace(",", " ").split()
+    kind = jwt_config.header_type
+    return fields[fields.index(kind) + 1] if kind else fields[0]
+
+
+def _unverified_claims(token: str) -> dict[str, Any] | None:
+    try:
+        return jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return None
+
+
+def _claimed_user(token: str) -> str | None:
+    """Whom a token names, without believing it."""
+    claims = _unverified_claims(token)
+    claimed = None if claims is None else claims.get(jwt_config.identity_claim_key)
+    return None if claimed is None else str(claimed)

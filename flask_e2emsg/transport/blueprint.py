@@ -1,0 +1,190 @@
+"""The blueprint: flask-sock's route behind the gate, the REST routes, and one shape for errors."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+from flask import Blueprint, Flask, Response, g, request
+from flask_sock import Sock
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException
+from wsproto.utilities import ProtocolError
+
+from ..config import Settings
+from ..delivery.hub import Hub
+from ..delivery.pump import Pump
+from ..delivery.router import Router
+from ..errors import (
+    BadRequest,
+    E2EMsgError,
+    Internal,
+    NotFound,
+    Refusal,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from ..protocol import frames
+from ..store.accounts import Accounts
+from ..store.history import History
+from ..store.mailbox import Mailboxes
+from . import auth
+from .rest import Rest
+from .websocket import Handover, WebSocket, socket_of
+from .ws import Connection, Start
+
+logger = logging.getLogger("flask_e2emsg.http")
+
+BLUEPRINT = "e2emsg"
+
+
+class Process(Protocol):
+    """What the routes need of this process."""
+
+    accounts: Accounts
+    mailboxes: Mailboxes
+    history: History
+    hub: Hub
+    router: Router
+
+    def new_pump(self, user_id: str) -> Pump: ...
+    def connected(self, pump: Pump) -> None: ...
+    def removed(self, pump: Pump) -> None: ...
+
+
+class State(Protocol):
+    """What the routes need of the app."""
+
+    app: Flask
+    settings: Settings
+
+    @property
+    def process(self) -> Process: ...
+    def user_is_active(self, user_id: str) -> bool: ...
+    def let_go(self) -> None: ...
+
+
+def make_blueprint(state: State) -> Blueprint:
+    """All routes of the extension for one app."""
+    blueprint = Blueprint(BLUEPRINT, __name__, url_prefix=state.settings.url_prefix or None)
+    socket = _Socket(state)
+    Sock().route("/ws", bp=blueprint)(socket.ws)
+    blueprint.add_url_rule("/ws", "ws_without_upgrade", socket.refuse, methods=["GET"])
+    Rest(
+        lambda: state.process.router,
+        lambda: state.process.mailboxes,
+        lambda: state.process.history,
+        state.settings.max_frame_bytes,
+        state.let_go,
+    ).add_to(blueprint)
+    blueprint.before_request(lambda: _gate(state, socket))
+    blueprint.after_request(_keep_private)
+    blueprint.teardown_request(socket.clean_up)
+    blueprint.register_error_handler(Exception, _answer_error)
+    return blueprint
+
+
+def _gate(state: State, socket: _Socket) -> None:
+    endpoint = (request.endpoint or "").rpartition(".")[2]
+    if endpoint in ("ws", "ws_without_upgrade"):
+        socket.gate(is_websocket=endpoint == "ws")
+        return
+    g.e2emsg_user_id = _active(state, auth.identify_request(state.settings)).user_id
+
+
+def _active(state: State, identity: auth.Identity) -> auth.Identity:
+    if not state.user_is_active(identity.user_id):
+        raise Unauthorized
+    return identity
+
+
+class _Socket:
+    """The route `/ws`: what happens before and after the 101."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def gate(self, *, is_websocket: bool) -> None:
+        """Check everything; what passes is ready to be upgraded."""
+        state = self._state
+        identity = _active(state, auth.identify_socket(state.settings))
+        auth.check_origin(state.settings, required=auth.has_only_cookie())
+        auth.check_handshake(is_websocket)
+        cursor = auth.requested_cursor()
+        environ = request.environ
+        found = socket_of(environ)
+        if found is None:
+            logger.error("this server gives no access to its sockets; use gunicorn")
+            raise Internal
+        process = state.process
+        pump = process.new_pump(identity.user_id)
+        g.e2emsg_pump = pump
+        start = Start.at(cursor, process.accounts.ensure(identity.user_id))
+        pump.owner = start.state.owner
+        key, sock = found
+        environ[key] = Handover(sock, auth.offered_subprotocol())
+        environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+        environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)
+        g.e2emsg_connection = sock, identity, start
+
+    def ws(self, _upgraded: Any) -> None:
+        """Serve the upgraded socket. Its 101 is on the wire: nothing may be raised from here."""
+        state, pump = self._state, g.e2emsg_pump
+        sock, identity, start = g.e2emsg_connection
+        state.let_go()
+        settings = state.settings
+        websocket = WebSocket(sock, settings.max_frame_bytes, settings.write_timeout_seconds)
+        process = state.process
+        process.connected(pump)
+        Connection(state.app, settings, process.router, websocket, pump, identity).run(start)
+
+    def refuse(self) -> Response:
+        """A plain GET: the gate has answered it."""
+        raise NotFound
+
+    def clean_up(self, _error: BaseException | None) -> None:
+        """Whatever happened, the connection is no longer live."""
+        pump = g.pop("e2emsg_pump", None)
+        if pump is not None:
+            self._state.process.removed(pump)
+
+
+def _keep_private(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def _answer_error(error: Exception) -> Response:
+    refusal = _refusal_of(error)
+    body: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
+    response = Response(status=refusal.http_status, mimetype="application/json")
+    if refusal.retry_after is not None:
+        body["retry_after"] = refusal.retry_after
+        response.headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
+    if refusal.http_status == 426:
+        response.headers["Upgrade"] = "websocket"
+    response.data = frames.encode_value({"error": body})
+    return response
+
+
+def _refusal_of(error: Exception) -> Refusal:
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, ProtocolError):
+        return BadRequest("This is no valid WebSocket handshake.")
+    if isinstance(error, HTTPException):
+        if error.code == 413:
+            return TooLarge()
+        if error.code is not None and 400 <= error.code < 500:
+            return NotFound() if error.code == 404 else BadRequest(error.name)
+    # Database errors quote values, tracebacks quote frames: name the kind, keep the rest out.
+    if isinstance(error, SQLAlchemyError):
+        logger.error("the database failed: %s", type(error).__name__)
+        return Unavailable()
+    if isinstance(error, E2EMsgError):
+        logger.error("%s", error)
+    else:
+        logger.error("a request failed: %s", type(error).__name__, exc_info=error)
+    return Internal()

@@ -1,0 +1,226 @@
+"""WebSocket frames on a socket that flask-sock has upgraded (RFC 6455).
+
+flask-sock and simple-websocket answer the handshake, for every server that they know. They get a
+`Handover` in the place of the socket: it sends their 101 whole and gives them nothing to read, so
+that they let go of the connection, which then is a `WebSocket`.
+
+Guarantees: one thread reads and one writes; what is written is whole frames under a deadline; a
+message is limited in bytes while it arrives; close reasons are fixed words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from typing import Any
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol, Side
+
+RECEIVE_BYTES = 65536
+WRITE_BYTES = 65536
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 262144
+
+# websockets logs whole frames at DEBUG; ciphertext and tokens must not get there.
+_silent = logging.getLogger("flask_e2emsg.frames")
+_silent.disabled = True
+
+REASONS = {
+    1000: "",
+    1001: "going away",
+    1002: "protocol error",
+    1003: "text frames only",
+    1007: "invalid UTF-8",
+    1008: "policy violation",
+    1009: "message too big",
+    1011: "server fault",
+    1012: "service restart",
+    1013: "overload",
+    4401: "token expired or revoked",
+    4403: "forbidden",
+    4408: "heartbeat missed",
+    4429: "flooding",
+    4480: "slow consumer",
+}
+
+
+class Ended(Exception):
+    """There is nothing more to read.
+
+    Attributes:
+        code: what to close with; None when the peer is gone without a close frame.
+    """
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Handover:
+    """A stand-in for the socket, for the length of a handshake."""
+
+    def __init__(self, sock: socket.socket, subprotocol: str | None) -> None:
+        self._sock = sock
+        self._subprotocol = subprotocol
+
+    def send(self, data: bytes) -> int:
+        """Send the answer to the handshake, whole, with the subprotocol that we chose."""
+        head = data.removesuffix(b"\r\n\r\n")
+        if self._subprotocol is not None and len(head) < len(data):
+            data = head + f"\r\nSec-WebSocket-Protocol: {self._subprotocol}\r\n\r\n".encode()
+        self._sock.sendall(data)
+        return len(data)
+
+    def recv(self, _size: int) -> bytes:
+        """The end of the stream: whoever reads here is done."""
+        return b""
+
+    def fileno(self) -> int:
+        """No descriptor, so nobody can wait for data here."""
+        return -1
+
+    def close(self) -> None:
+        """Nothing: the connection goes on without us."""
+
+
+class WebSocket:
+    """The server's end of a connection. `receive` for one thread, the rest for another."""
+
+    def __init__(
+        self, sock: socket.socket, max_message_bytes: int, write_timeout_seconds: float
+    ) -> None:
+        self._sock = sock
+        self._protocol = Protocol(Side.SERVER, max_size=max_message_bytes, logger=_silent)
+        self._parts: list[bytes] = []
+        self.pongs: list[bytes] = []  # frames that answer the peer's pings, to be written
+        self.heard_at = time.monotonic()
+        sock.settimeout(write_timeout_seconds)
+        with contextlib.suppress(OSError):  # A Unix socket has no such option.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def receive(self) -> list[bytes]:
+        """The text messages that have come, as valid UTF-8; waits for bytes, not for a message.
+
+        Raises:
+            Ended: the peer closed, broke the protocol, or is gone.
+        """
+        data = self._read()
+        self.heard_at = time.monotonic()
+        protocol = self._protocol
+        protocol.receive_data(data)
+        messages = []
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                message = self._message(event)
+                if message is not None:
+                    messages.append(message)
+        protocol.data_to_send()  # Its answers carry its own words; ours are made elsewhere.
+        if protocol.parser_exc is not None and not messages:
+            raise Ended(protocol.close_sent.code if protocol.close_sent else 1002)
+        return messages
+
+    def _read(self) -> bytes:
+        if self._protocol.parser_exc is not None:
+            sent = self._protocol.close_sent
+            raise Ended(sent.code if sent else 1002)
+        while True:
+            try:
+                data = self._sock.recv(RECEIVE_BYTES)
+            except TimeoutError:
+                continue  # The timeout is there for writing.
+            except OSError:
+                data = b""
+            if not data:
+                raise Ended(None)
+            return data
+
+    def _message(self, frame: Frame) -> bytes | None:
+        if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.CONT:
+            self._parts.append(bytes(frame.data))
+            if not frame.fin:
+                return None
+            text = b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
+            self._parts.clear()
+            if not text.isascii():
+                try:
+                    text.decode()
+                except UnicodeDecodeError:
+                    raise Ended(1007) from None
+            return text
+        if frame.opcode is Opcode.PING:
+            self.pongs.append(Frame(Opcode.PONG, frame.data).serialize(mask=False))
+        elif frame.opcode is Opcode.BINARY:
+            raise Ended(1003)
+        elif frame.opcode is Opcode.CLOSE:
+            received = self._protocol.close_rcvd
+            code = received.code if received is not None else 1000
+            raise Ended(1000 if code in (1005, 1006) else int(code))
+        return None
+
+    def send(self, frames: list[bytes]) -> None:
+        """Write frames, whole, in as few calls as their size allows.
+
+        Raises:
+            OSError: the peer is gone, or took nothing until the deadline.
+        """
+        waiting, size = [], 0
+        for frame in frames:
+            waiting.append(frame)
+            size += len(frame)
+            if size >= WRITE_BYTES:
+                self._sock.sendall(b"".join(waiting))
+                waiting, size = [], 0
+        if waiting:
+            self._sock.sendall(b"".join(waiting))
+
+    def close(self, code: int) -> None:
+        """Say goodbye, and no more: what the peer still sends is not answered."""
+        payload = code.to_bytes(2, "big") + REASONS.get(code, "").encode()
+        with contextlib.suppress(OSError):
+            self._sock.sendall(Frame(Opcode.CLOSE, payload).serialize(mask=False))
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def abort(self) -> None:
+        """End it now, for both threads."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def linger(self) -> None:
+        """Take what still comes for a moment.
+
+        Closing on unread bytes resets the connection, and the peer may lose our close frame.
+        """
+        deadline, left = time.monotonic() + LINGER_SECONDS, LINGER_BYTES
+        with contextlib.suppress(OSError):
+            while (seconds := deadline - time.monotonic()) > 0 and left > 0:
+                self._sock.settimeout(seconds)
+                data = self._sock.recv(RECEIVE_BYTES)
+                if not data:
+                    break
+                left -= len(data)
+        self.abort()
+
+
+def text_frame(text: bytes) -> bytes:
+    """A text message as one unmasked frame."""
+    size = len(text)
+    if size < 126:
+        return bytes((0x81, size)) + text
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + text
+    return b"\x81\x7f" + size.to_bytes(8, "big") + text
+
+
+PING = Frame(Opcode.PING, b"").serialize(mask=False)
+
+
+def socket_of(environ: dict[str, Any]) -> tuple[str, socket.socket] | None:
+    """The connection's socket and where it stands in the WSGI environ, if the server gives it."""
+    for key in ("gunicorn.socket", "werkzeug.socket"):
+        sock = environ.get(key)
+        if sock is not None:
+            return key, sock
+    return None

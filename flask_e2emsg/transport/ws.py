@@ -1,0 +1,269 @@
+"""`GET /api/ws`: one connection's life, from the gate to the close frame.
+
+Three parties share a connection: the reader (the request's own thread) decodes frames and asks the
+router; the pump moves the cursor; the writer, a second thread, is the only one that writes. After
+the 101 nothing leaves here but frames, whatever happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flask import Flask
+
+from ..config import Settings
+from ..delivery.pump import Pump
+from ..delivery.router import Router
+from ..errors import BadRequest, E2EMsgError, Refusal, Unauthorized, Unavailable
+from ..protocol import frames
+from ..protocol.values import Cursor, format_time
+from ..store.accounts import MailboxState
+from .auth import Identity, identify_token
+from .websocket import PING, Ended, WebSocket, text_frame
+
+logger = logging.getLogger("flask_e2emsg.ws")
+
+MAX_ERRORS_IN_A_ROW = 20
+WARNING_SECONDS = 60.0  # how long before its end a client hears that its token expires
+RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a connection begins in its mailbox."""
+
+    state: MailboxState
+    after: int
+    reset: bool
+
+    @classmethod
+    def at(cls, cursor: Cursor | None, state: MailboxState) -> Start:
+        """From the client's cursor, or from the last ack when it has none that counts."""
+        acknowledged = max(state.delivered_seq, state.floor_seq)
+        if cursor is None:
+            return cls(state, acknowledged, False)
+        if cursor.epoch != state.epoch or cursor.seq > state.last_seq:
+            return cls(state, acknowledged, True)
+        if cursor.seq < state.floor_seq:
+            return cls(state, state.floor_seq, True)
+        return cls(state, cursor.seq, False)
+
+
+class Connection:
+    """Reader and writer of one upgraded socket."""
+
+    def __init__(
+        self,
+        app: Flask,
+        settings: Settings,
+        router: Router,
+        websocket: WebSocket,
+        pump: Pump,
+        identity: Identity,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._router = router
+        self._websocket = websocket
+        self._pump = pump
+        self._user_id = identity.user_id
+        self._expires = _Deadline(identity.expires_at)
+        self._errors_in_a_row = 0
+        self._reader_ended = threading.Event()
+
+    def run(self, start: Start) -> None:
+        """Serve until the end. Never raises."""
+        self._pump.reply(self._hello(start))
+        self._pump.start(start.after, start.state.last_seq, self._settings.max_in_flight)
+        writer = threading.Thread(target=self._write_until_closed, daemon=True)
+        writer.start()
+        self._read_until_closed()
+        self._reader_ended.set()
+        writer.join()
+        self._websocket.linger()
+
+    def _hello(self, start: Start) -> bytes:
+        return frames.encode(
+            "hello",
+            user_id=self._user_id,
+            connection_id=self._pump.id,
+            epoch=start.state.epoch,
+            head=start.state.last_seq,
+            after=start.after,
+            reset=start.reset,
+            expires_at=format_time(self._expires.at),
+            heartbeat=_whole(self._settings.heartbeat_seconds),
+            max_in_flight=self._settings.max_in_flight,
+            max_frame_bytes=self._settings.max_frame_bytes,
+        )
+
+    def _read_until_closed(self) -> None:
+        pump, websocket = self._pump, self._websocket
+        code: int | None = 1011
+        try:
+            while pump.close_code is None:
+                for text in websocket.receive():
+                    pump.wait_for_room()
+                    if pump.close_code is not None:
+                        return
+                    self._handle(text)
+                if websocket.pongs:
+                    pump.stirred.set()
+        except Ended as ended:
+            code = ended.code
+        except BaseException as error:
+            # Not even GreenletExit may turn into an HTTP answer in the middle of the stream.
+            _log_failure("reading", error)
+        finally:
+            if pump.close_code is None:
+                pump.close(1006 if code is None else code)
+
+    def _handle(self, text: bytes) -> None:
+        try:
+            frame = frames.decode(text)
+        except BadRequest as error:
+            self._pump.reply(frames.encode_error(error))
+            self._errors_in_a_row += 1
+            if self._errors_in_a_row >= MAX_ERRORS_IN_A_ROW:
+                self._pump.close(1008)
+            return
+        self._errors_in_a_row = 0
+        try:
+            self._dispatch(frame)
+        except Refusal as refusal:
+            self._pump.reply(frames.encode_error(refusal, _ref_of(frame)))
+
+    def _dispatch(self, frame: frames.ClientFrame) -> None:
+        pump, router = self._pump, self._router
+        match frame:
+            case frames.Send(message):
+                router.send(pump, message)
+            case frames.Ack(seq):
+                pump.ack(seq)
+            case frames.Read(ids):
+                router.read(pump, ids)
+            case frames.SendMany(ref, messages):
+                router.send_many(pump, ref, messages)
+            case frames.Typing():
+                router.typing(self._user_id, frame)
+            case frames.Ping(ref):
+                pump.reply(frames.encode("pong", ref=ref))
+            case frames.Refresh(token):
+                self._refresh(token)
+
+    def _refresh(self, token: str) -> None:
+        identity = identify_token(self._app, token, self._settings)
+        if identity.user_id != self._user_id:
+            self._pump.close(4403)
+            return
+        self._expires = _Deadline(identity.expires_at)
+        self._pump.reply(frames.encode("refreshed", expires_at=format_time(identity.expires_at)))
+
+    def _write_until_closed(self) -> None:
+        pump = self._pump
+        try:
+            self._write_loop()
+        except OSError:
+            pump.close(4480)
+            self._websocket.abort()
+        except BaseException as error:
+            _log_failure("writing", error)
+            pump.close(1011)
+        code = pump.close_code or 1011
+        if code != 1006:
+            self._websocket.close(code)
+            self._reader_ended.wait(RETRY_SECONDS)
+        if not self._reader_ended.is_set():
+            self._websocket.abort()
+
+    def _write_loop(self) -> None:
+        pump, websocket = self._pump, self._websocket
+        heartbeat = self._settings.heartbeat_seconds
+        ping_at = time.monotonic() + heartbeat
+        retry_at = 0.0
+        while True:
+            now = time.monotonic()
+            self._end_if_due(now - websocket.heard_at)
+            out = [text_frame(frame) for frame in pump.take_replies()]
+            if pump.close_code is not None:
+                websocket.send(out)
+                return
+            if warning := self._expires.warning():
+                out.append(text_frame(frames.encode("expiring", expires_at=warning)))
+            if now >= retry_at:
+                try:
+                    out += [text_frame(frame) for frame in pump.take_entries()]
+                except Unavailable:
+                    retry_at = now + RETRY_SECONDS
+            if now >= ping_at:
+                out.append(PING)
+                ping_at = now + heartbeat
+            websocket.send(self._pongs() + out)
+            timers = [ping_at, now + self._expires.seconds()]
+            if retry_at > now:
+                timers.append(retry_at)
+            if pump.stirred.wait(max(min(timers) - now, 0.0)):
+                pump.stirred.clear()
+
+    def _end_if_due(self, silent_seconds: float) -> None:
+        if self._expires.passed():
+            self._pump.close(4401)
+        elif silent_seconds >= 2 * self._settings.heartbeat_seconds:
+            self._pump.close(4408)
+
+    def _pongs(self) -> list[bytes]:
+        pongs = self._websocket.pongs
+        return [pongs.pop(0) for _ in range(len(pongs))]
+
+
+class _Deadline:
+    """The end of a token's validity, kept on the monotonic clock."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+        self._monotonic = time.monotonic() + (at - datetime.now(UTC)).total_seconds()
+        self._warned = False
+
+    def passed(self) -> bool:
+        """Whether the token has expired."""
+        return time.monotonic() >= self._monotonic
+
+    def seconds(self) -> float:
+        """How long until the next thing happens: the warning or the end."""
+        end = self._monotonic if self._warned else self._monotonic - WARNING_SECONDS
+        return end - time.monotonic()
+
+    def warning(self) -> str | None:
+        """The end as text, once, when it is near."""
+        if self._warned or self.seconds() > 0:
+            return None
+        self._warned = True
+        return format_time(self.at)
+
+
+def _whole(seconds: float) -> float:
+    return int(seconds) if seconds == int(seconds) else seconds
+
+
+def _ref_of(frame: frames.ClientFrame) -> frames.Ref | None:
+    match frame:
+        case frames.Send(message):
+            return str(message.id)
+        case frames.SendMany(ref=ref) | frames.Ping(ref=ref):
+            return ref
+    return None
+
+
+def _log_failure(what: str, error: BaseException) -> None:
+    # Tracebacks can quote a frame's content, so only say where and what kind.
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "?" if trace is None else f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
+    logger.error("%s a connection failed: %s in %s", what, type(error).__name__, place)
+    if isinstance(error, E2EMsgError) and not isinstance(error, Unauthorized):
+        logger.error("%s", error)

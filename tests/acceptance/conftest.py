@@ -1,0 +1,103 @@
+"""Servers and people for the acceptance tests.
+
+`server` is one gunicorn for all tests of a database; a module that needs other settings, or kills
+its server, has a `server` of its own made by `hosting`. Everything else builds on `server`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.people import People, Person
+from tests.servers import GunicornServer, PostgresServer, WebServer, run_once
+
+DATABASES = ("sqlite", "postgresql")
+JWT_SECRET_KEY = "acceptance-tests-only-" + "0123456789abcdef" * 4
+
+
+class Hosting:
+    """Fresh databases, and the environment of a host application on them."""
+
+    def __init__(self, folder: Path, postgres: PostgresServer) -> None:
+        self._folder = folder
+        self._postgres = postgres
+        self._numbers = itertools.count(1)
+
+    def environment(self, database: str, **settings: object) -> dict[str, str]:
+        """Make a database with the host's tables in it; the environment to serve it with.
+
+        Settings are `E2EMSG_…` keys of the host's configuration.
+        """
+        env = {"DATABASE_URL": self._new_url(database), "JWT_SECRET_KEY": JWT_SECRET_KEY}
+        env.update({name: json.dumps(value) for name, value in settings.items()})
+        run_once("tests.acceptance.host", "create", env=env)
+        return env
+
+    def log_path(self) -> Path:
+        """Where the next server writes its log."""
+        return self._folder / f"server-{next(self._numbers)}.log"
+
+    def gunicorn(self, database: str, **settings: object) -> GunicornServer:
+        """A gevent worker on a fresh database: not yet started, use it in a `with`."""
+        env = self.environment(database, **settings)
+        return GunicornServer(env=env, log_path=self.log_path())
+
+    def _new_url(self, database: str) -> str:
+        if database == "postgresql":
+            return self._postgres.create_database()
+        return f"sqlite:///{self._folder / f'database-{next(self._numbers)}.sqlite'}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the session; it starts when a test first needs a database on it."""
+    lazy = PostgresServer()
+    yield lazy
+    lazy.stop()
+
+
+@pytest.fixture(scope="session")
+def hosting(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Hosting:
+    return Hosting(tmp_path_factory.mktemp("hosting"), postgres)
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+def server(request: pytest.FixtureRequest, hosting: Hosting) -> Iterator[WebServer]:
+    """A gunicorn with one gevent worker and default settings, on each database."""
+    with hosting.gunicorn(request.param) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _quiet_log(server: WebServer) -> Iterator[None]:
+    """No test may leave a traceback in the server's log."""
+    before = len(server.log())
+    yield
+    written = server.log()[before:]
+    assert "Traceback" not in written, written[-4000:]
+
+
+@pytest.fixture
+def people(server: WebServer, _quiet_log: None) -> Iterator[People]:
+    with People(server) as crowd:
+        yield crowd
+
+
+@pytest.fixture
+def alice(people: People) -> Person:
+    return people.new("alice").enrol()
+
+
+@pytest.fixture
+def bob(people: People) -> Person:
+    return people.new("bob").enrol()
+
+
+@pytest.fixture
+def carol(people: People) -> Person:
+    return people.new("carol").enrol()

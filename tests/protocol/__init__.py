@@ -1,0 +1,1 @@
+"""The wire protocol, which needs neither network nor database."""
