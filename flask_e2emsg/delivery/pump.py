@@ -20,7 +20,7 @@ from ..protocol.window import Window
 from ..store.accounts import Party
 from ..store.mailbox import Page
 
-MAX_FRESH = 256
+MAX_FRESH_BYTES = 262144  # of offered entries that wait for the writer
 ENTRIES_AT_ONCE = 64
 MAX_UNANSWERED = 64
 MAX_EPHEMERAL = 256
@@ -54,6 +54,7 @@ class Pump:
         self._backlog: int | None = None
         self._head = 0
         self._fresh: deque[Entry] = deque()
+        self._fresh_bytes = 0
         self._replies: deque[bytes] = deque()
         self._unanswered = 0
         self._answered = threading.Event()
@@ -67,6 +68,7 @@ class Pump:
             self._backlog = head
             self._head = max(self._head, head)
             self._fresh.clear()
+            self._fresh_bytes = 0
         self.stirred.set()
 
     def offer(self, entries: Sequence[Entry]) -> None:
@@ -74,8 +76,10 @@ class Pump:
         with self._lock:
             fresh = self._fresh
             expected = (fresh[-1].seq if fresh else self._window.position) + 1
-            if entries[0].seq == expected and len(fresh) + len(entries) <= MAX_FRESH:
+            size = sum(entry.size for entry in entries)
+            if entries[0].seq == expected and self._fresh_bytes + size <= MAX_FRESH_BYTES:
                 fresh.extend(entries)
+                self._fresh_bytes += size
             self._head = max(self._head, entries[-1].seq)
         self.stirred.set()
 
@@ -182,16 +186,21 @@ class Pump:
         with self._lock:
             room, position = self._window.room, self._window.position
             while self._fresh and self._fresh[0].seq <= position:
-                self._fresh.popleft()
+                self._next_fresh()
             if room <= 0 or self._head <= position:
                 return []
             limit = min(room, ENTRIES_AT_ONCE)
             if self._fresh and self._fresh[0].seq == position + 1:
-                fresh = [self._fresh.popleft() for _ in range(min(limit, len(self._fresh)))]
+                fresh = [self._next_fresh() for _ in range(min(limit, len(self._fresh)))]
                 return self._passed(fresh, fresh[-1].seq)
         page = self._entries_after(self.owner, position, limit)
         with self._lock:
             return self._passed(page.entries, page.through)
+
+    def _next_fresh(self) -> Entry:
+        entry = self._fresh.popleft()
+        self._fresh_bytes -= entry.size
+        return entry
 
     def _passed(self, entries: Sequence[Entry], through: int) -> list[Entry]:
         """Move the cursor over entries; those that the client is to get."""

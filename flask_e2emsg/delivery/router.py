@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from ..errors import Forbidden, Internal, RateLimited, Refusal, Unavailable, UnknownRecipient
+from ..errors import (
+    Forbidden,
+    Internal,
+    RateLimited,
+    Refusal,
+    TooLarge,
+    Unavailable,
+    UnknownRecipient,
+)
 from ..protocol import frames
 from ..protocol.frames import Outgoing, Ref, Typing
 from ..store.accounts import Accounts, Party
@@ -21,6 +29,9 @@ from .hub import Hub
 from .pump import Pump
 
 COMMIT_PATIENCE_SECONDS = 60.0
+
+_TOO_LARGE = "The frame in which this message would be delivered is longer than a frame may be."
+_FRAME_OVERHEAD = 330  # names of the members, id, times, the longest position
 
 
 class Rules(Protocol):
@@ -45,6 +56,7 @@ class Router:
     hub: Hub
     sends: Committer
     marks: Committer  # the same one where the database has one writer
+    max_frame_bytes: int
 
     def send(self, pump: Pump, message: Outgoing) -> None:
         """Store a message from a connection, which gets the answer.
@@ -133,13 +145,16 @@ class Router:
         """The operation that stores messages, if the host's rules allow it.
 
         Raises:
-            Forbidden, RateLimited, UnknownRecipient: what stands against it.
+            Forbidden, RateLimited, TooLarge, UnknownRecipient: what stands against it.
         """
         wait = self.rules.may_send_now(sender.user_id, len(messages))
         if wait is not None:
             refusal = RateLimited()
             refusal.retry_after = wait
             raise refusal
+        for message in messages:
+            if largest_frame(sender.user_id, message) > self.max_frame_bytes:
+                raise TooLarge(_TOO_LARGE, message_id=None if keeps_sent else str(message.id))
         for message in messages:
             if not self.rules.may_send(sender.user_id, message.recipient, message.conversation_id):
                 raise Forbidden(message_id=None if keeps_sent else str(message.id))
@@ -191,6 +206,21 @@ class Router:
     def _forget(self, append: Append) -> None:
         for party in append.recipients:
             self.accounts.forget(party.user_id)
+
+
+def largest_frame(sender: str, message: Outgoing) -> int:
+    """The most bytes that the frame of a delivered message can have.
+
+    It has members that the sent one lacks; a recipient that takes no longer frames must be able to
+    take it, or its mailbox would stand still there for ever.
+    """
+    names = (sender, message.recipient, message.conversation_id or "")
+    return _FRAME_OVERHEAD + len(message.content_text) + sum(map(_longest_text, names))
+
+
+def _longest_text(text: str) -> int:
+    # A control character becomes six bytes in JSON, nothing else becomes more.
+    return len(text) if text.isascii() and text.isprintable() else 6 * len(text)
 
 
 def _wait(submit: Callable[[Operation, Done], None], operation: Operation) -> Outcome:

@@ -36,6 +36,11 @@ class MessageEntry(msgspec.Struct, frozen=True):
     message: Message
     origin: int | None  # the connection that sent it, in `sent` entries only
 
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it keeps."""
+        return 512 + 2 * len(self.message.content)
+
     def frame(self) -> bytes:
         """The frame's text."""
         message = self.message
@@ -62,6 +67,11 @@ class ReceiptEntry(msgspec.Struct, frozen=True):
     ids: Sequence[UUID]
     at: datetime
     origin: None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it keeps."""
+        return 512 + 64 * len(self.ids)
 
     def frame(self) -> bytes:
         """The frame's text."""

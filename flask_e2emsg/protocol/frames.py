@@ -252,8 +252,9 @@ def _ref_of(value: Any) -> Ref | None:
         ref = value.get(member)
         if isinstance(ref, str) and len(ref) <= MAX_REF_LENGTH:
             return ref
-        if isinstance(ref, int) and not isinstance(ref, bool) and abs(ref) <= MAX_SEQ:
-            return ref
+    number = value.get("ref")
+    if isinstance(number, int) and not isinstance(number, bool) and abs(number) <= MAX_SEQ:
+        return number
     return None
 
 

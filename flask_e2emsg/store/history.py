@@ -117,7 +117,9 @@ class History:
         mine = sa.union_all(_received(me), _sent(me)).subquery("mine")
         other = _other(mine, me)
         contact = sa.case((mine.c.conversation_id.is_(None), other), else_=None)
-        unread = sa.case(((mine.c.recipient_id == me) & mine.c.read_at.is_(None), 1), else_=0)
+        # An own copy of what I wrote to others is not news to me.
+        from_others = (mine.c.recipient_id == me) & (mine.c.sender_id != me)
+        unread = sa.case((from_others & mine.c.read_at.is_(None), 1), else_=0)
         newest = (
             sa.select(
                 sa.func.max(mine.c.position).label("position"), sa.func.sum(unread).label("unread")

@@ -34,7 +34,6 @@ from .times import aware, aware_or_none
 T = TypeVar("T")
 
 ATTEMPTS = 10
-IDS_IN_ONE_RECEIPT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +189,9 @@ class Batch:
 class Mailboxes(ABC):
     """The mailboxes of one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, ids_in_one_receipt: int = 500) -> None:
         self.database = database
+        self.ids_in_one_receipt = ids_in_one_receipt
 
     def append(self, appends: Sequence[Append]) -> Committed:
         """Store messages; each Append gets an Appended or the Refusal that stopped it.

@@ -15,7 +15,6 @@ from uuid import UUID
 from ..protocol.entries import ReceiptEntry
 from .accounts import Party
 from .mailbox import (
-    IDS_IN_ONE_RECEIPT,
     Ack,
     Batch,
     Known,
@@ -236,7 +235,12 @@ class PostgreSQLMailboxes(Mailboxes):
     def _mark(
         self, statement: str, kind: str, at: datetime, parameters: dict[str, object]
     ) -> tuple[set[tuple[int, UUID]], list[tuple[str, ReceiptEntry]]]:
-        common = {"kind": kind, "at": at, "at_text": at.isoformat(), "chunk": IDS_IN_ONE_RECEIPT}
+        common = {
+            "kind": kind,
+            "at": at,
+            "at_text": at.isoformat(),
+            "chunk": self.ids_in_one_receipt,
+        }
         with self.database.write() as connection:
             answer = connection.exec_driver_sql(statement, common | parameters).all()
         marked = {(row.recipient_id, UUID(str(row.id))) for row in answer if row.what == "marked"}

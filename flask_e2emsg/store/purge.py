@@ -2,20 +2,23 @@
 
 Nothing that a recipient has not acknowledged is removed before its expiry. A mailbox whose older
 entries go gets a higher floor, so that a cursor below it is told to reset instead of finding a
-silent gap.
+silent gap; the floor stays below what the owner has not acknowledged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from ..protocol.values import now
-from .database import Database
+from .database import Conflict, Database
 from .models import accounts, events, messages
 
 ROWS_AT_ONCE = 500
+ATTEMPTS = 5
 
 
 def purge(database: Database, retention_days: float | None) -> int:
@@ -33,26 +36,35 @@ def _purge_messages(database: Database, due: sa.ColumnElement[bool]) -> int:
     removed = 0
     some = sa.select(messages.c.id).where(due).limit(ROWS_AT_ONCE)
     while True:
-        with database.write() as connection:
-            count = connection.execute(sa.delete(messages).where(messages.c.id.in_(some))).rowcount
+        count = _write(database, sa.delete(messages).where(messages.c.id.in_(some)))
         removed += count
         if count < ROWS_AT_ONCE:
             return removed
 
 
 def _raise_floors(database: Database, before: datetime) -> None:
-    old = messages.c.delivered_at <= before
-    for account_id, seq in (
-        (messages.c.recipient_id, messages.c.recipient_seq),
-        (messages.c.sender_id, messages.c.sender_seq),
-    ):
-        newest = (
-            sa.select(sa.func.max(seq)).where(old, account_id == accounts.c.id).scalar_subquery()
-        )
-        with database.write() as connection:
-            connection.execute(
-                sa.update(accounts).where(accounts.c.floor_seq < newest).values(floor_seq=newest)
+    places = sa.union_all(
+        *(
+            sa.select(account_id.label("account"), seq.label("seq")).where(
+                messages.c.delivered_at <= before
             )
+            for account_id, seq in (
+                (messages.c.recipient_id, messages.c.recipient_seq),
+                (messages.c.sender_id, messages.c.sender_seq),
+            )
+        )
+    ).subquery()
+    newest = (
+        sa.select(places.c.account, sa.func.max(places.c.seq).label("newest"))
+        .where(places.c.seq.is_not(None))
+        .group_by(places.c.account)
+        # Whoever changes several accounts does it in this order.
+        .order_by(places.c.account)
+    )
+    with database.read() as connection:
+        floors = [dict(row) for row in connection.execute(newest).mappings()]
+    for start in range(0, len(floors), ROWS_AT_ONCE):
+        _write(database, _RAISE_FLOOR, floors[start : start + ROWS_AT_ONCE])
 
 
 def _purge_events(database: Database, before: datetime) -> None:
@@ -61,7 +73,27 @@ def _purge_events(database: Database, before: datetime) -> None:
         .where(accounts.c.id == events.c.account_id)
         .scalar_subquery()
     )
+    due = (events.c.created_at <= before) & (events.c.seq <= gone)
+    _write(database, sa.delete(events).where(due))
+
+
+def _write(
+    database: Database,
+    statement: sa.Delete | sa.Update,
+    parameters: Sequence[Mapping[str, object]] | None = None,
+) -> int:
+    """One unit of work, done again if somebody else was in its way; how many rows it changed."""
+    for _ in range(ATTEMPTS - 1):
+        with suppress(Conflict), database.write() as connection:
+            return connection.execute(statement, parameters).rowcount
     with database.write() as connection:
-        connection.execute(
-            sa.delete(events).where(events.c.created_at <= before, events.c.seq <= gone)
-        )
+        return connection.execute(statement, parameters).rowcount
+
+
+_newest: sa.BindParameter[int] = sa.bindparam("newest", type_=sa.BigInteger)
+_floor = sa.case((accounts.c.delivered_seq < _newest, accounts.c.delivered_seq), else_=_newest)
+_RAISE_FLOOR = (
+    sa.update(accounts)
+    .where(accounts.c.id == sa.bindparam("account"), accounts.c.floor_seq < _floor)
+    .values(floor_seq=_floor)
+)

@@ -17,7 +17,6 @@ from ..protocol.entries import ReceiptEntry
 from ..protocol.values import now
 from .accounts import Party
 from .mailbox import (
-    IDS_IN_ONE_RECEIPT,
     Ack,
     Batch,
     Known,
@@ -130,7 +129,7 @@ class SQLiteMailboxes(Mailboxes):
                 account_id, last_seq, delivered_seq = state
                 high = min(ack.seq, last_seq)
                 found = connection.exec_driver_sql(_ARRIVED, (account_id, delivered_seq, high))
-                receipts += _mark(connection, "delivered", found.all(), at)
+                receipts += self._mark(connection, "delivered", found.all(), at)
                 connection.exec_driver_sql(
                     "UPDATE e2emsg_accounts SET delivered_seq = ? WHERE id = ?", (high, account_id)
                 )
@@ -150,10 +149,40 @@ class SQLiteMailboxes(Mailboxes):
                 rows.sort(key=lambda row: row.recipient_seq)
                 undelivered = [row for row in rows if row.delivered_at is None]
                 unread = [row for row in rows if row.read_at is None]
-                receipts += _mark(connection, "delivered", undelivered, at)
-                receipts += _mark(connection, "read", unread, at)
+                receipts += self._mark(connection, "delivered", undelivered, at)
+                receipts += self._mark(connection, "read", unread, at)
                 marked |= {(row.recipient_id, UUID(row.id)) for row in unread}
         return marked, receipts
+
+    def _mark(
+        self, connection: Connection, kind: str, rows: Sequence[Any], at: datetime
+    ) -> Receipts:
+        """Mark messages of one recipient, oldest first, and append their senders' receipts."""
+        by_sender: defaultdict[int, list[UUID]] = defaultdict(list)
+        for row in rows:
+            by_sender[row.sender_id].append(UUID(row.id))
+        if not rows:
+            return []
+        moment, recipient_id = sqlite_text(at), rows[0].recipient_id
+        connection.exec_driver_sql(
+            f"UPDATE e2emsg_messages SET {kind}_at = ? WHERE id = ?",
+            [(moment, row.id) for row in rows],
+        )
+        by = _user_id(connection, recipient_id)
+        receipts = []
+        for sender_id, ids in by_sender.items():
+            if sender_id == recipient_id:
+                continue
+            for start in range(0, len(ids), self.ids_in_one_receipt):
+                chunk = ids[start : start + self.ids_in_one_receipt]
+                seq = _next_seq(connection, sender_id)
+                if seq is None:
+                    continue
+                data = receipt_to_json(by, chunk, at)
+                connection.exec_driver_sql(_ADD_EVENT, (sender_id, seq, kind, data, moment))
+                owner = _user_id(connection, sender_id)
+                receipts.append((owner, ReceiptEntry(seq, kind, by, chunk, at)))
+        return receipts
 
 
 _BASES = "SELECT id, last_seq FROM e2emsg_accounts WHERE id IN ({})"
@@ -193,34 +222,6 @@ def _values(row: Row, bases: dict[int, int]) -> tuple[object, ...]:
         bases[row.recipient.account_id] + row.recipient_offset,
         row.origin,
     )
-
-
-def _mark(connection: Connection, kind: str, rows: Sequence[Any], at: datetime) -> Receipts:
-    """Mark messages of one recipient, oldest first, and append the receipts to their senders."""
-    by_sender: defaultdict[int, list[UUID]] = defaultdict(list)
-    for row in rows:
-        by_sender[row.sender_id].append(UUID(row.id))
-    if not rows:
-        return []
-    moment, recipient_id = sqlite_text(at), rows[0].recipient_id
-    connection.exec_driver_sql(
-        f"UPDATE e2emsg_messages SET {kind}_at = ? WHERE id = ?", [(moment, row.id) for row in rows]
-    )
-    by = _user_id(connection, recipient_id)
-    receipts = []
-    for sender_id, ids in by_sender.items():
-        if sender_id == recipient_id:
-            continue
-        for start in range(0, len(ids), IDS_IN_ONE_RECEIPT):
-            chunk = ids[start : start + IDS_IN_ONE_RECEIPT]
-            seq = _next_seq(connection, sender_id)
-            if seq is None:
-                continue
-            data = receipt_to_json(by, chunk, at)
-            connection.exec_driver_sql(_ADD_EVENT, (sender_id, seq, kind, data, moment))
-            owner = _user_id(connection, sender_id)
-            receipts.append((owner, ReceiptEntry(seq, kind, by, chunk, at)))
-    return receipts
 
 
 def _user_id(connection: Connection, account_id: int) -> str:

@@ -154,7 +154,9 @@ def _authority(origin: str) -> tuple[str | None, int | None] | None:
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
     except ValueError:
         return None
-    if parts.scheme not in _DEFAULT_PORTS or parts.path or parts.query or parts.fragment:
+    if parts.scheme not in _DEFAULT_PORTS or "@" in parts.netloc:
+        return None
+    if parts.path or parts.query or parts.fragment:
         return None
     return parts.hostname, port
 

@@ -22,6 +22,7 @@ from ..errors import (
     NotFound,
     Refusal,
     TooLarge,
+    TooManyConnections,
     Unauthorized,
     Unavailable,
 )
@@ -161,7 +162,8 @@ def _answer_error(error: Exception) -> Response:
     body: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
     response = Response(status=refusal.http_status, mimetype="application/json")
     if refusal.retry_after is not None:
-        body["retry_after"] = refusal.retry_after
+        if not isinstance(refusal, TooManyConnections):
+            body["retry_after"] = refusal.retry_after
         response.headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
     if refusal.http_status == 426:
         response.headers["Upgrade"] = "websocket"

@@ -22,7 +22,7 @@ from websockets.protocol import Protocol, Side
 RECEIVE_BYTES = 65536
 WRITE_BYTES = 65536
 LINGER_SECONDS = 1.0
-LINGER_BYTES = 262144
+LINGER_BYTES = 8 * 1024 * 1024
 
 # websockets logs whole frames at DEBUG; ciphertext and tokens must not get there.
 _silent = logging.getLogger("flask_e2emsg.frames")

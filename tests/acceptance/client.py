@@ -178,6 +178,17 @@ class SocketClient:
         """The answer to one `send`."""
         return self.expect("accepted", id=message_id, **members)
 
+    def answer(self, message_id: str) -> Frame:
+        """The answer to one `send`, `accepted` or `error`."""
+        wanted = [{"type": "accepted", "id": message_id}, {"type": "error", "ref": message_id}]
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            for frame in self._inbox:
+                if any(_matches(frame, one) for one in wanted):
+                    self._inbox.remove(frame)
+                    return frame
+            self._inbox.append(self._receive(deadline, f"the answer to {message_id}"))
+
     def message(self, message_id: str | None = None, **members: Any) -> Frame:
         """The next message, or the one with this id."""
         if message_id is not None:
@@ -269,7 +280,7 @@ class SocketClient:
     # The end.
 
     def close(self) -> None:
-        """Say goodbye with 1000, wait for the server's close frame, and balance the books."""
+        """Say goodbye with 1000, hear it back, and balance the books."""
         if self.closed_with is None:
             self.socket.close()
             self.closed_with = self.socket.close_code

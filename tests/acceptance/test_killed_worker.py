@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.client import ConnectionLost, SocketClient
 from tests.acceptance.conftest import DATABASES, Hosting
+from tests.acceptance.outbox import Outbox, assert_all_arrived_once, read_all
 from tests.acceptance.people import People, Person
-from tests.acceptance.wire import Frame, new_content, new_id
+from tests.acceptance.wire import Frame, new_content
 from tests.servers import GunicornServer
 
 KILLS = 4
@@ -29,66 +29,6 @@ def people(server: GunicornServer, _quiet_log: None) -> Iterator[People]:
     with People(server) as crowd:
         yield crowd
         crowd.abandon_the_lost()
-
-
-class Outbox:
-    """Sends that are repeated, with the same ids and in the same order, until accepted."""
-
-    def __init__(self, sender: Person, recipient: Person) -> None:
-        self.accepted: dict[str, Frame] = {}
-        self.contents: dict[str, str] = {}
-        self._sender = sender
-        self._recipient = recipient
-        self._client: SocketClient = sender.connect()
-
-    def send(self, count: int) -> None:
-        """Send so many more messages, without waiting."""
-        fresh = {new_id(): new_content() for _ in range(count)}
-        self.contents.update(fresh)
-        self._transmit(fresh)
-
-    def settle(self) -> None:
-        """Wait until everything is accepted, over as many connections as that takes."""
-        while waiting := self._waiting():
-            try:
-                for message_id in waiting:
-                    self.accepted[message_id] = self._client.accepted(message_id)
-            except ConnectionLost:
-                self._client = self._sender.reconnect()
-                self._transmit(self._waiting())
-
-    def wait_for(self, count: int) -> None:
-        """Wait for the answers to the first so many that wait."""
-        for message_id in list(self._waiting())[:count]:
-            self.accepted[message_id] = self._client.accepted(message_id)
-
-    def _waiting(self) -> dict[str, str]:
-        return {one: text for one, text in self.contents.items() if one not in self.accepted}
-
-    def _transmit(self, messages: dict[str, str]) -> None:
-        try:
-            for message_id, content in messages.items():
-                self._client.send(self._recipient.id, content, message_id=message_id)
-        except ConnectionLost:
-            self._client = self._sender.reconnect()
-            self._transmit(self._waiting())
-
-
-def read_all(person: Person) -> list[Frame]:
-    """The whole mailbox from the first position, over a connection of its own."""
-    client = person.reconnect()
-    cursor = f"{client.hello['epoch']}:0"
-    client.close()
-    return person.reconnect(cursor).drain()
-
-
-def assert_all_arrived_once(outbox: Outbox, mailbox: list[Frame]) -> None:
-    """Every accepted message once, with its content, in the order of sending, without holes."""
-    assert [frame["seq"] for frame in mailbox] == list(range(1, len(mailbox) + 1))
-    assert [frame["id"] for frame in mailbox] == list(outbox.contents)
-    for frame in mailbox:
-        assert frame["encrypted_content"] == outbox.contents[frame["id"]]
-        assert frame["created_at"] == outbox.accepted[frame["id"]]["created_at"]
 
 
 def test_a_message_is_there_when_the_worker_dies_right_after_accepted(
@@ -108,10 +48,7 @@ def test_what_was_not_accepted_is_retried_and_arrives_once(
 ) -> None:
     outbox = Outbox(alice, bob)
     for _ in range(KILLS):
-        outbox.send(60)
-        outbox.wait_for(20)  # the rest is on its way, stored or not, when the worker dies
-        server.kill_worker()
-        outbox.settle()
+        outbox.send_during(server.kill_worker)
     assert_all_arrived_once(outbox, read_all(bob))
 
 

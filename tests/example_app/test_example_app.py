@@ -3,10 +3,12 @@
 import stat
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask import Flask
@@ -30,6 +32,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     with app.app_context():
         db.create_all()
     yield app
+    app.extensions["e2emsg"].database.dispose()
     with app.app_context():
         db.engine.dispose()
 
@@ -154,6 +157,30 @@ class TestBodies:
     def test_a_long_body_is_413(self, client: FlaskClient, path: str) -> None:
         response = client.post(path, json=ALICE | {"password": "p" * 5000})
         assert error_of(response) == (413, "too_large")
+
+
+class TestMessaging:
+    def test_somebody_who_only_signed_up_can_be_written_to(self, client: FlaskClient) -> None:
+        alice = client.post("/api/register", json=ALICE).get_json()
+        bob = client.post("/api/register", json=ALICE | {"username": "bob"}).get_json()
+        message = {"id": str(uuid4()), "to": bob["user_id"], "encrypted_content": "AAAA"}
+        sent = client.post("/api/messages", json=message, headers=bearer(alice))
+        assert sent.status_code == 201
+        history = client.get(f"/api/messages/{alice['user_id']}", headers=bearer(bob)).get_json()
+        assert [each["id"] for each in history["messages"]] == [message["id"]]
+
+    def test_a_published_key_is_the_users_public_key(self, app: Flask, client: FlaskClient) -> None:
+        alice = client.post("/api/register", json=ALICE).get_json()
+        key = bytes([9]) + bytes(31)  # the base point, RFC 7748 section 4.1
+        text = urlsafe_b64encode(key).rstrip(b"=").decode()
+        response = client.post("/api/keys", json={"public_key": text}, headers=bearer(alice))
+        assert response.status_code == 200
+        with app.app_context():
+            assert db.session.scalars(db.select(User.public_key)).one() == key
+
+
+def bearer(user: dict[str, str]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {user['access_token']}"}
 
 
 def test_the_landing_page_names_the_endpoints(client: FlaskClient) -> None:

@@ -24,16 +24,25 @@ def postgres_with_tables(postgres: PostgresServer) -> str:
     return url
 
 
-@pytest.fixture(params=DATABASES)
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of each kind with empty tables."""
-    if request.param == "postgresql":
-        url: str = request.getfixturevalue("postgres_with_tables")
-        _on_engine(url, _empty_tables)
-    else:
-        url = f"sqlite:///{tmp_path / 'store.sqlite'}"
-        _on_engine(url, Base.metadata.create_all)
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite database with empty tables."""
+    url = f"sqlite:///{tmp_path / 'store.sqlite'}"
+    _on_engine(url, Base.metadata.create_all)
     return url
+
+
+@pytest.fixture
+def postgresql_url(postgres_with_tables: str) -> str:
+    """A PostgreSQL database with empty tables."""
+    _on_engine(postgres_with_tables, _empty_tables)
+    return postgres_with_tables
+
+
+@pytest.fixture(params=DATABASES)
+def store_url(request: pytest.FixtureRequest) -> str:
+    """A database of each kind with empty tables."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 def _on_engine(url: str, work: Callable[[Engine], None]) -> None:
