@@ -57,8 +57,10 @@ def _arguments() -> argparse.Namespace:
 def _start(url: str, secret: str, port: int) -> subprocess.Popen[bytes]:
     command = "gunicorn -k gevent -w 1 --log-level warning --no-control-socket"
     return subprocess.Popen(
-        [sys.executable, "-m", *command.split(), "-b", f"127.0.0.1:{port}"]
-        + ["benchmarks.host:create_app()"],
+        [
+            *(sys.executable, "-m", *command.split()),
+            *("-b", f"127.0.0.1:{port}", "benchmarks.host:create_app()"),
+        ],
         env={**os.environ, "DATABASE_URL": url, "JWT_SECRET_KEY": secret},
     )
 

@@ -6,29 +6,15 @@ right for SQLite.
 
 import os
 import resource
-import signal
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.base import Worker
+
+from flask_e2emsg.gunicorn import *
 
 wsgi_app = "example_app:create_app()"
 bind = f"{os.environ.get('HOST') or '127.0.0.1'}:{os.environ.get('PORT') or '8000'}"
 
-worker_class = "gevent"
-# Counts every open connection: a full worker would not even answer its health check.
-worker_connections = 10_000
-# Workers load the app after gevent has patched them; psycopg loaded earlier would block them all.
-preload_app = False
-
-timeout = 30  # seconds without a sign of life from a worker's event loop
-graceful_timeout = 10  # seconds for requests and sockets to end, before they are cut
-keepalive = 5  # seconds; also ends a client that is slow to send its headers, 0 would not
-
-# A socket's query string can carry a token: the method, the path and the protocol, no more.
-access_log_format = '%(t)s %(h)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(M)sms'
 accesslog = "-"
-
-control_socket_disable = True  # nobody asked for a second way in
 
 
 def when_ready(server: Arbiter) -> None:
@@ -36,12 +22,6 @@ def when_ready(server: Arbiter) -> None:
     _raise_file_limit()
     for listener in server.LISTENERS:
         print(f"\n    flask_e2emsg example: {listener}\n    Ctrl+C stops it.\n", flush=True)
-
-
-def post_worker_init(worker: Worker) -> None:
-    """Leave Ctrl+C to the master."""
-    # A terminal sends it to everybody: told to quit twice, a worker ends with a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _raise_file_limit() -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import limits
 from flask import Flask, current_app
@@ -48,6 +48,26 @@ PURGE_SECONDS = 300.0
 AuthorizeSend = Callable[[str, str, str | None], bool]
 UserIsActive = Callable[[str], bool]
 OnUndelivered = Callable[[str], object]
+Callback = TypeVar("Callback", bound=Callable[..., object])
+
+
+class Hook(Generic[Callback]):
+    """A callback of the host, set as a decorator or by assignment; None where there is none."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(
+        self, instance: E2EMessaging, owner: type | None = None
+    ) -> Callable[[Callback], Callback]:
+        def register(callback: Callback) -> Callback:
+            self.__set__(instance, callback)
+            return callback
+
+        return register
+
+    def __set__(self, instance: E2EMessaging, callback: Callback | None) -> None:
+        setattr(instance, self._name, callback)
 
 
 class E2EMessaging:
@@ -56,7 +76,7 @@ class E2EMessaging:
         e2emsg = E2EMessaging()
         e2emsg.init_app(app, db)
 
-    Three callbacks, each optional, are set as decorators:
+    Three callbacks, each optional, are set as decorators or by assignment:
 
     * `@e2emsg.authorize_send`: `(sender, recipient, conversation_id) -> bool`, by default always
       true. Runs before a message is stored or a typing notice forwarded, in an app context.
@@ -67,10 +87,15 @@ class E2EMessaging:
       thread of its own: the place for a push notification.
     """
 
+    authorize_send = Hook[AuthorizeSend]()
+    user_is_active = Hook[UserIsActive]()
+    on_undelivered = Hook[OnUndelivered]()
+
+    _authorize_send: AuthorizeSend | None = None
+    _user_is_active: UserIsActive | None = None
+    _on_undelivered: OnUndelivered | None = None
+
     def __init__(self, app: Flask | None = None, db: SQLAlchemy | None = None) -> None:
-        self._authorize_send: AuthorizeSend | None = None
-        self._user_is_active: UserIsActive | None = None
-        self._on_undelivered: OnUndelivered | None = None
         if app is not None:
             self.init_app(app, db)
 
@@ -95,21 +120,6 @@ class E2EMessaging:
         app.register_blueprint(make_blueprint(state))
         app.cli.add_command(e2emsg_cli)
         redaction.install()
-
-    def authorize_send(self, callback: AuthorizeSend) -> AuthorizeSend:
-        """Decide who may write to whom."""
-        self._authorize_send = callback
-        return callback
-
-    def user_is_active(self, callback: UserIsActive) -> UserIsActive:
-        """Decide whether a user with a valid token may use messaging."""
-        self._user_is_active = callback
-        return callback
-
-    def on_undelivered(self, callback: OnUndelivered) -> OnUndelivered:
-        """Hear of messages for users who are not connected."""
-        self._on_undelivered = callback
-        return callback
 
     @property
     def connections(self) -> Connections:
@@ -199,6 +209,10 @@ class AppState:
         """The host's answer; True where it has none."""
         _, active, _ = self.extension._rules()
         return active is None or bool(active(user_id))
+
+    def drain(self) -> None:
+        """Take no new connection in this process, and close the live ones with 1012."""
+        self.process.hub.drain()
 
     def let_go(self) -> None:
         """Give back what the request holds of the host's connection pool."""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from ..errors import TooManyConnections
+from ..errors import Draining, TooManyConnections
 from ..protocol.entries import Entry
 from .pump import Pump
 
@@ -25,15 +25,19 @@ class Hub:
         self._waiters: dict[str, tuple[threading.Event, ...]] = {}
         self._accounts: dict[str, int] = {}
         self._lock = threading.Lock()
+        self.is_draining = False
 
     def add(self, pump: Pump) -> None:
         """Let a connection hear of its mailbox from now on.
 
         Raises:
+            Draining: this process is about to stop.
             TooManyConnections: the user is at the cap.
         """
         user_id = pump.owner.user_id
         with self._lock:
+            if self.is_draining:
+                raise Draining
             pumps = self._pumps.get(user_id, ())
             if len(pumps) >= self._cap:
                 raise TooManyConnections
@@ -50,6 +54,13 @@ class Hub:
             else:
                 self._pumps.pop(user_id, None)
             return len(others) < len(pumps)
+
+    def drain(self) -> None:
+        """Take no more connections, and end those that are there."""
+        with self._lock:
+            self.is_draining = True
+        for pump in self.all():
+            pump.close(1012)
 
     def of(self, user_id: str) -> tuple[Pump, ...]:
         """The user's connections at this moment."""

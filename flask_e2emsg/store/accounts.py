@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Lock
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -55,7 +55,7 @@ class Accounts:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: OrderedDict[str, Party] = OrderedDict()
-        self._lock = Lock()
+        self._lock = threading.Lock()
 
     def find(self, user_id: str) -> Party | None:
         """The account of a user, if there is one."""

@@ -71,7 +71,8 @@ FROM locked WHERE NOT EXISTS (SELECT FROM bumped)
 """
 
 # Marks messages and tells their senders. `reach` are the mailboxes whose acknowledged position
-# moves, `found` the messages to mark.
+# moves, `found` the messages to mark. A CTE runs only when it is asked for: each update asks for
+# `locked`, and so cannot begin before all locks are held.
 _MARK = """
 WITH reach AS MATERIALIZED ({reach}), found AS MATERIALIZED ({found}),
 locked AS MATERIALIZED (
@@ -81,8 +82,8 @@ locked AS MATERIALIZED (
     ORDER BY id FOR NO KEY UPDATE
 ), marked AS (
     UPDATE e2emsg_messages m SET {column} = %(at)s::timestamptz
-    FROM found f, (SELECT count(*) FROM locked) AS after_locking
-    WHERE m.id = f.id AND m.{column} IS NULL
+    FROM found f
+    WHERE m.id = f.id AND m.{column} IS NULL AND (SELECT count(*) FROM locked) >= 0
     RETURNING m.id, m.sender_id, m.recipient_id, m.recipient_seq
 ), numbered AS (
     SELECT id, sender_id, recipient_id, recipient_seq, (row_number() OVER (
@@ -99,7 +100,7 @@ locked AS MATERIALIZED (
 ), bumped AS (
     UPDATE e2emsg_accounts a
     SET last_seq = a.last_seq + g.entries, delivered_seq = GREATEST(a.delivered_seq, g.high)
-    FROM growth g WHERE a.id = g.id
+    FROM growth g WHERE a.id = g.id AND (SELECT count(*) FROM locked) >= 0
     RETURNING a.id, a.user_id, a.last_seq - g.entries AS base
 ), written AS (
     INSERT INTO e2emsg_events (account_id, seq, kind, data, created_at)

@@ -43,28 +43,22 @@ def _purge_messages(database: Database, due: sa.ColumnElement[bool]) -> int:
 
 
 def _raise_floors(database: Database, before: datetime) -> None:
-    places = sa.union_all(
-        *(
-            sa.select(account_id.label("account"), seq.label("seq")).where(
-                messages.c.delivered_at <= before
-            )
-            for account_id, seq in (
-                (messages.c.recipient_id, messages.c.recipient_seq),
-                (messages.c.sender_id, messages.c.sender_seq),
-            )
-        )
-    ).subquery()
-    newest = (
-        sa.select(places.c.account, sa.func.max(places.c.seq).label("newest"))
-        .where(places.c.seq.is_not(None))
-        .group_by(places.c.account)
-        # Whoever changes several accounts does it in this order.
-        .order_by(places.c.account)
-    )
-    with database.read() as connection:
-        floors = [dict(row) for row in connection.execute(newest).mappings()]
-    for start in range(0, len(floors), ROWS_AT_ONCE):
-        _write(database, _RAISE_FLOOR, floors[start : start + ROWS_AT_ONCE])
+    old = messages.c.delivered_at <= before
+    for account_id, seq in (
+        (messages.c.recipient_id, messages.c.recipient_seq),
+        (messages.c.sender_id, messages.c.sender_seq),
+    ):
+        newest = sa.select(account_id, sa.func.max(seq)).where(old).group_by(account_id)
+        with database.read() as connection:
+            floors = connection.execute(newest).all()
+        for owner, floor in floors:
+            # One account at a time: many locks at once would stand in the way of senders.
+            with database.write() as connection:
+                connection.execute(
+                    sa.update(accounts)
+                    .where(accounts.c.id == owner, accounts.c.floor_seq < floor)
+                    .values(floor_seq=floor)
+                )
 
 
 def _purge_events(database: Database, before: datetime) -> None:
