@@ -37,7 +37,7 @@ _HOMES = {
     "SchemaMissing": "errors",
     "message_delivered": "signals",
     "message_stored": "signals",
-    "schema": "store",
+    "schema": "store.schema",
     "user_connected": "signals",
     "user_disconnected": "signals",
 }
@@ -46,4 +46,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    home = import_module(f".{_HOMES[name]}", __name__)
+    return home if name == "schema" else getattr(home, name)
