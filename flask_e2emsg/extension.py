@@ -40,6 +40,7 @@ from .store.mailbox import Mailboxes
 from .store.postgresql import PostgreSQLMailboxes
 from .store.purge import purge
 from .store.sqlite import SQLiteMailboxes
+from .store.tickets import Tickets
 from .store.user import known_to_host
 from .transport.blueprint import make_blueprint
 
@@ -232,6 +233,7 @@ class Process:
         kind = SQLiteMailboxes if self.database.is_sqlite else PostgreSQLMailboxes
         self.mailboxes: Mailboxes = kind(self.database, _ids_in_one_receipt(settings))
         self.history = History(self.database)
+        self.tickets = Tickets(self.database)
         self.hub = Hub(settings.max_connections_per_user)
         self.notifier = Notifier("e2emsg-notifier")
         sends = self._committer("e2emsg-sends")

@@ -102,9 +102,25 @@ class Event(Base):
     created_at: Mapped[datetime] = mapped_column(_Time)
 
 
+class Ticket(Base):
+    """A one-time ticket for opening a socket."""
+
+    __tablename__ = "e2emsg_tickets"
+    __table_args__ = (
+        sa.PrimaryKeyConstraint("digest", name="pk_e2emsg_tickets"),
+        sa.Index("ix_e2emsg_tickets_expiry", "expires_at"),
+    )
+
+    digest: Mapped[bytes] = mapped_column(sa.LargeBinary)  # SHA-256 of the ticket's text
+    user_id: Mapped[str] = mapped_column(sa.String(255))
+    expires_at: Mapped[datetime] = mapped_column(_Time)
+    token_expires_at: Mapped[datetime] = mapped_column(_Time)
+
+
 accounts = Base.metadata.tables["e2emsg_accounts"]
 messages = Base.metadata.tables["e2emsg_messages"]
 events = Base.metadata.tables["e2emsg_events"]
+tickets = Base.metadata.tables["e2emsg_tickets"]
 
 
 def copy_tables(metadata: sa.MetaData) -> None:

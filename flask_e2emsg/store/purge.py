@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ..protocol.values import now
 from .database import Conflict, Database
-from .models import accounts, events, messages
+from .models import accounts, events, messages, tickets
 
 ROWS_AT_ONCE = 500
 ATTEMPTS = 5
@@ -24,6 +24,7 @@ ATTEMPTS = 5
 def purge(database: Database, retention_days: float | None) -> int:
     """Delete in small units of work; returns how many messages went."""
     removed = _purge_messages(database, messages.c.expires_at <= now())
+    _write(database, sa.delete(tickets).where(tickets.c.expires_at <= now()))
     if retention_days is not None:
         before = now() - timedelta(days=retention_days)
         _raise_floors(database, before)

@@ -104,6 +104,15 @@ def _create_log(op: Any) -> None:
         sa.Column("created_at", time, nullable=False),
         sa.PrimaryKeyConstraint("account_id", "seq", name="pk_e2emsg_events"),
     )
+    op.create_table(
+        "e2emsg_tickets",
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("user_id", sa.String(255), nullable=False),
+        sa.Column("expires_at", time, nullable=False),
+        sa.Column("token_expires_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("digest", name="pk_e2emsg_tickets"),
+    )
+    op.create_index("ix_e2emsg_tickets_expiry", "e2emsg_tickets", ["expires_at"])
 
 
 def _create_partial_index(op: Any, name: str, columns: list[str]) -> None:
@@ -114,7 +123,7 @@ def _create_partial_index(op: Any, name: str, columns: list[str]) -> None:
 
 
 def _drop_log(op: Any) -> None:
-    for table in ("e2emsg_events", "e2emsg_messages", "e2emsg_accounts"):
+    for table in ("e2emsg_tickets", "e2emsg_events", "e2emsg_messages", "e2emsg_accounts"):
         op.drop_table(table)
 
 

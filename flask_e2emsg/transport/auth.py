@@ -25,6 +25,7 @@ from flask_jwt_extended.exceptions import JWTExtendedException
 from ..config import Settings
 from ..errors import BadRequest, OriginDenied, Unauthorized, UpgradeRequired
 from ..protocol.values import Cursor, is_user_id
+from ..store.tickets import Tickets
 
 logger = logging.getLogger("flask_e2emsg.auth")
 
@@ -63,7 +64,7 @@ def identify_token(app: Flask, token: str, settings: Settings) -> Identity:
         return _verify(["headers"], settings)
 
 
-def identify_socket(settings: Settings) -> Identity:
+def identify_socket(settings: Settings, tickets: Tickets) -> Identity:
     """The user who wants to open a socket, by the first carrier that is there.
 
     Raises:
@@ -72,13 +73,29 @@ def identify_socket(settings: Settings) -> Identity:
     carriers = _carriers(request)
     if not carriers:
         raise Unauthorized
-    _present(request, carriers[0])
-    identity = _verify(["headers"], settings)
-    for other in carriers[1:]:
-        claimed = _claimed_user(other)
+    first, *others = carriers
+    if isinstance(first, _TicketText):
+        identity = _redeem(first, tickets)
+    else:
+        _present(request, first)
+        identity = _verify(["headers"], settings)
+    for other in others:
+        is_ticket = isinstance(other, _TicketText)
+        claimed = tickets.holder(other) if is_ticket else _claimed_user(other)
         if claimed is not None and claimed != identity.user_id:
             raise Unauthorized
     return identity
+
+
+class _TicketText(str):
+    """A credential that is a ticket, not a token."""
+
+
+def _redeem(text: str, tickets: Tickets) -> Identity:
+    ticket = tickets.redeem(text)
+    if ticket is None or ticket.token_expires_at <= datetime.now(UTC):
+        raise Unauthorized
+    return Identity(ticket.user_id, ticket.token_expires_at)
 
 
 def check_origin(settings: Settings, *, required: bool) -> None:
@@ -181,6 +198,7 @@ def _explicit_carriers(request: Request) -> list[str]:
     carriers += [
         item.removeprefix(_BEARER) for item in _offered(request) if item.startswith(_BEARER)
     ]
+    carriers += map(_TicketText, request.args.getlist("ticket"))
     carriers += request.args.getlist("token")
     return carriers
 

@@ -30,6 +30,7 @@ from ..protocol import frames
 from ..store.accounts import Accounts
 from ..store.history import History
 from ..store.mailbox import Mailboxes
+from ..store.tickets import Tickets
 from . import auth
 from .rest import Rest
 from .websocket import Handover, WebSocket, socket_of
@@ -48,6 +49,7 @@ class Process(Protocol):
     history: History
     hub: Hub
     router: Router
+    tickets: Tickets
 
     def new_pump(self, user_id: str) -> Pump: ...
     def connected(self, pump: Pump) -> None: ...
@@ -76,6 +78,7 @@ def make_blueprint(state: State) -> Blueprint:
         lambda: state.process.router,
         lambda: state.process.mailboxes,
         lambda: state.process.history,
+        lambda: state.process.tickets,
         state.settings.max_frame_bytes,
         state.let_go,
     ).add_to(blueprint)
@@ -91,7 +94,7 @@ def _gate(state: State, socket: _Socket) -> None:
     if endpoint in ("ws", "ws_without_upgrade"):
         socket.gate(is_websocket=endpoint == "ws")
         return
-    g.e2emsg_user_id = _active(state, auth.identify_request(state.settings)).user_id
+    g.e2emsg_identity = _active(state, auth.identify_request(state.settings))
 
 
 def _active(state: State, identity: auth.Identity) -> auth.Identity:
@@ -109,7 +112,8 @@ class _Socket:
     def gate(self, *, is_websocket: bool) -> None:
         """Check everything; what passes is ready to be upgraded."""
         state = self._state
-        identity = _active(state, auth.identify_socket(state.settings))
+        process = state.process
+        identity = _active(state, auth.identify_socket(state.settings, process.tickets))
         auth.check_origin(state.settings, required=auth.has_only_cookie())
         auth.check_handshake(is_websocket)
         cursor = auth.requested_cursor()
@@ -118,7 +122,6 @@ class _Socket:
         if found is None:
             logger.error("this server gives no access to its sockets; use gunicorn")
             raise Internal
-        process = state.process
         pump = process.new_pump(identity.user_id)
         g.e2emsg_pump = pump
         start = Start.at(cursor, process.accounts.ensure(identity.user_id))
@@ -138,7 +141,11 @@ class _Socket:
         websocket = WebSocket(sock, settings.max_frame_bytes, settings.write_timeout_seconds)
         process = state.process
         process.connected(pump)
-        Connection(state.app, settings, process.router, websocket, pump, identity).run(start)
+
+        def verify(token: str) -> auth.Identity:
+            return _active(state, auth.identify_token(state.app, token, settings))
+
+        Connection(settings, process.router, websocket, pump, identity, verify).run(start)
 
     def refuse(self) -> Response:
         """A plain GET: the gate has answered it."""

@@ -28,6 +28,8 @@ from ..protocol.values import (
 from ..store.accounts import Accounts, Party, PublicKey
 from ..store.history import Conversation, History, HistoryPage, Span, StoredMessage
 from ..store.mailbox import Ack, Mailboxes, Read
+from ..store.tickets import LIFETIME_SECONDS, Ticket, Tickets
+from .auth import Identity
 from .ws import Start
 
 MAX_PAGE = 100
@@ -47,12 +49,14 @@ class Rest:
         router: Callable[[], Router],
         mailboxes: Callable[[], Mailboxes],
         history: Callable[[], History],
+        tickets: Callable[[], Tickets],
         max_body_bytes: int,
         let_go: Callable[[], None],
     ) -> None:
         self._router = router
         self._mailboxes = mailboxes
         self._history = history
+        self._tickets = tickets
         self._max_body_bytes = max_body_bytes
         self._let_go = let_go
 
@@ -72,6 +76,8 @@ class Rest:
             ),
             ("GET", "/sync", self.sync),
             ("POST", "/sync/ack", self.ack),
+            ("POST", "/ws-ticket", self.issue_ticket),
+            ("GET", "/session", self.session),
         ):
             # An id may hold any character, slashes included, so slashes are not tidied up.
             blueprint.add_url_rule(path, view.__name__, view, methods=[method], merge_slashes=False)
@@ -90,7 +96,7 @@ class Rest:
         if not isinstance(text, str):
             raise BadRequest("`public_key` must be base64url of 32 bytes.")
         key = check_public_key(decode_binary(text, "public_key"))
-        return _answer(_key(self._accounts.set_public_key(g.e2emsg_user_id, key)))
+        return _answer(_key(self._accounts.set_public_key(_me_id(), key)))
 
     def show_key(self, user_id: str) -> Response:
         """Answer `GET /keys/<user_id>`."""
@@ -175,14 +181,26 @@ class Rest:
     def ack(self) -> Response:
         """Answer `POST /sync/ack`."""
         seq = _seq(self._object(), "seq")
-        state = self._accounts.ensure(g.e2emsg_user_id)
+        state = self._accounts.ensure(_me_id())
         if seq > state.last_seq:
             raise BadRequest("`seq` is beyond the newest position of the mailbox.")
         self._router().mark(Ack(state.owner, seq))
         return _answer({"seq": max(seq, state.delivered_seq)})
 
+    def issue_ticket(self) -> Response:
+        """Answer `POST /ws-ticket`."""
+        identity = _identity()
+        text = self._tickets().issue(Ticket(identity.user_id, identity.expires_at))
+        return _answer({"ticket": text, "expires_in": LIFETIME_SECONDS})
+
+    def session(self) -> Response:
+        """Answer `GET /session`."""
+        identity = _identity()
+        expires_at = format_time(identity.expires_at)
+        return _answer({"user_id": identity.user_id, "expires_at": expires_at})
+
     def _me(self) -> Party:
-        user_id: str = g.e2emsg_user_id
+        user_id = _me_id()
         return self._accounts.find(user_id) or self._accounts.ensure(user_id).owner
 
     def _body(self) -> bytes:
@@ -198,6 +216,15 @@ class Rest:
         if not isinstance(value, dict):
             raise BadRequest("The body must be a JSON object.")
         return value
+
+
+def _identity() -> Identity:
+    identity: Identity = g.e2emsg_identity
+    return identity
+
+
+def _me_id() -> str:
+    return _identity().user_id
 
 
 def _answer(value: object, status: int = 200) -> Response:

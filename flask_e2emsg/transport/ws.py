@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-
-from flask import Flask
 
 from ..config import Settings
 from ..delivery.pump import Pump
@@ -22,7 +21,7 @@ from ..errors import BadRequest, E2EMsgError, Refusal, Unauthorized, Unavailable
 from ..protocol import frames
 from ..protocol.values import Cursor, format_time
 from ..store.accounts import MailboxState
-from .auth import Identity, identify_token
+from .auth import Identity
 from .websocket import PING, Ended, WebSocket, text_frame
 
 logger = logging.getLogger("flask_e2emsg.ws")
@@ -58,19 +57,19 @@ class Connection:
 
     def __init__(
         self,
-        app: Flask,
         settings: Settings,
         router: Router,
         websocket: WebSocket,
         pump: Pump,
         identity: Identity,
+        verify: Callable[[str], Identity],
     ) -> None:
-        self._app = app
         self._settings = settings
         self._router = router
         self._websocket = websocket
         self._pump = pump
         self._user_id = identity.user_id
+        self._verify = verify
         self._expires = _Deadline(identity.expires_at)
         self._errors_in_a_row = 0
         self._reader_ended = threading.Event()
@@ -156,7 +155,7 @@ class Connection:
                 self._refresh(token)
 
     def _refresh(self, token: str) -> None:
-        identity = identify_token(self._app, token, self._settings)
+        identity = self._verify(token)
         if identity.user_id != self._user_id:
             self._pump.close(4403)
             return

@@ -1,0 +1,63 @@
+"""A worker that is told to stop says goodbye to its sockets (docs/protocol.md 5)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Hosting
+from tests.acceptance.people import People, Person
+from tests.servers import GunicornServer
+
+USERS, SOCKETS_PER_USER = 20, 10
+GOODBYE_SECONDS = 5.0
+
+
+@pytest.fixture
+def server(hosting: Hosting, tmp_path: Path) -> Iterator[GunicornServer]:
+    """A gunicorn with the settings that ship with the extension."""
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text("from flask_e2emsg.gunicorn import *\n")
+    env = hosting.environment("sqlite")
+    with GunicornServer(env=env, log_path=hosting.log_path(), config=config) as running:
+        yield running
+
+
+def assert_all_hear_1012(people: list[Person], began: float) -> None:
+    clients = [client for person in people for client in person.clients]
+    assert len(clients) == USERS * SOCKETS_PER_USER
+    for client in clients:
+        client.expect_close(1012)
+    assert time.monotonic() - began < GOODBYE_SECONDS
+
+
+def crowd(people: People) -> list[Person]:
+    users = [people.new() for _ in range(USERS)]
+    for user in users:
+        for _ in range(SOCKETS_PER_USER):
+            user.connect()
+    return users
+
+
+def test_sigterm_closes_200_sockets_with_1012(server: GunicornServer, people: People) -> None:
+    users = crowd(people)
+    began = time.monotonic()
+    os.kill(server.pid, signal.SIGTERM)
+    assert_all_hear_1012(users, began)
+
+
+def test_sighup_closes_them_and_a_new_worker_takes_over(
+    server: GunicornServer, people: People
+) -> None:
+    users = crowd(people)
+    alice, bob = users[0].enrol(), users[1].enrol()
+    stored = alice.clients[0].store(bob.id)["id"]
+    began = time.monotonic()
+    os.kill(server.pid, signal.SIGHUP)
+    assert_all_hear_1012(users, began)
+    assert [frame["id"] for frame in bob.reconnect().drain()] == [stored]
