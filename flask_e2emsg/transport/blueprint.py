@@ -127,7 +127,7 @@ class _Socket:
         start = Start.at(cursor, process.accounts.ensure(identity.user_id))
         pump.owner = start.state.owner
         key, sock = found
-        environ[key] = Handover(sock, auth.offered_subprotocol())
+        environ[key] = g.e2emsg_handover = Handover(sock, auth.offered_subprotocol())
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)
         g.e2emsg_connection = sock, identity, start
@@ -152,7 +152,10 @@ class _Socket:
         raise NotFound
 
     def clean_up(self, _error: BaseException | None) -> None:
-        """Whatever happened, the connection is no longer live."""
+        """Whatever happened, the connection is no longer live, and no HTTP follows a 101."""
+        handover = g.pop("e2emsg_handover", None)
+        if handover is not None:
+            handover.end()
         pump = g.pop("e2emsg_pump", None)
         if pump is not None:
             self._state.process.removed(pump)

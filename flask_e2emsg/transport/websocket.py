@@ -14,6 +14,7 @@ import contextlib
 import logging
 import socket
 import time
+from collections import deque
 from typing import Any
 
 from websockets.frames import Frame, Opcode
@@ -21,6 +22,8 @@ from websockets.protocol import Protocol, Side
 
 RECEIVE_BYTES = 65536
 WRITE_BYTES = 65536
+MAX_PONGS = 16
+MAX_FRAGMENTS = 64  # of one message
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 8 * 1024 * 1024
 
@@ -65,14 +68,25 @@ class Handover:
     def __init__(self, sock: socket.socket, subprotocol: str | None) -> None:
         self._sock = sock
         self._subprotocol = subprotocol
+        self._has_answered = False
 
     def send(self, data: bytes) -> int:
         """Send the answer to the handshake, whole, with the subprotocol that we chose."""
         head = data.removesuffix(b"\r\n\r\n")
         if self._subprotocol is not None and len(head) < len(data):
             data = head + f"\r\nSec-WebSocket-Protocol: {self._subprotocol}\r\n\r\n".encode()
+        self._has_answered = True
         self._sock.sendall(data)
         return len(data)
+
+    def end(self) -> None:
+        """After a 101, make sure that nothing but frames can have followed it.
+
+        Whatever goes wrong in a view, Flask answers it with HTTP; this closes its way out.
+        """
+        if self._has_answered:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
 
     def recv(self, _size: int) -> bytes:
         """The end of the stream: whoever reads here is done."""
@@ -95,7 +109,8 @@ class WebSocket:
         self._sock = sock
         self._protocol = Protocol(Side.SERVER, max_size=max_message_bytes, logger=_silent)
         self._parts: list[bytes] = []
-        self.pongs: list[bytes] = []  # frames that answer the peer's pings, to be written
+        # Frames that answer the peer's pings. Only the newest must be (RFC 6455, 5.5.3).
+        self.pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
         self.heard_at = time.monotonic()
         sock.settimeout(write_timeout_seconds)
         with contextlib.suppress(OSError):  # A Unix socket has no such option.
@@ -141,6 +156,8 @@ class WebSocket:
         if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.CONT:
             self._parts.append(bytes(frame.data))
             if not frame.fin:
+                if len(self._parts) >= MAX_FRAGMENTS:
+                    raise Ended(1008)
                 return None
             text = b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
             self._parts.clear()

@@ -216,7 +216,7 @@ class Connection:
 
     def _pongs(self) -> list[bytes]:
         pongs = self._websocket.pongs
-        return [pongs.pop(0) for _ in range(len(pongs))]
+        return [pongs.popleft() for _ in range(len(pongs))]
 
 
 class _Deadline:

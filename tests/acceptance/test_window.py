@@ -8,6 +8,7 @@ import pytest
 
 from tests.acceptance.conftest import DATABASES, Hosting
 from tests.acceptance.people import Person
+from tests.acceptance.wire import new_content
 from tests.servers import WebServer
 
 WINDOW = 4
@@ -96,3 +97,20 @@ def test_a_long_backlog_drains_through_a_small_window(alice: Person, bob: Person
     for message_id in sent:
         ours.accepted(message_id)
     assert [frame["id"] for frame in bob.connect().drain()] == sent
+
+
+def test_a_slow_reader_misses_nothing_of_a_long_live_stream(alice: Person, bob: Person) -> None:
+    # Far more than a server would keep at hand for one connection, and it goes on meanwhile.
+    ours, theirs = alice.connect(), bob.connect()
+    theirs.expect("caught_up")
+    content = new_content(4_000)
+    sent = [ours.send(bob.id, content) for _ in range(700)]
+    for message_id in sent:
+        ours.accepted(message_id)
+    received: list[str] = []
+    while len(received) < len(sent):
+        received += [frame["id"] for frame in theirs.entries(WINDOW)]
+        theirs.ack()
+        if len(sent) < 800:
+            sent.append(ours.store(bob.id)["id"])
+    assert received == sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,10 +18,12 @@ from sqlalchemy.orm import (
     MappedAsDataclass,
     Session,
     aliased,
+    declared_attr,
     mapped_column,
 )
 
 from flask_e2emsg.errors import ConfigurationError, UnusableKey
+from flask_e2emsg.protocol.values import now
 from flask_e2emsg.store.accounts import Accounts, PublicKey
 from flask_e2emsg.store.database import Database
 from flask_e2emsg.store.models import Base as MessagingBase
@@ -102,7 +105,10 @@ def session(engine: Engine) -> Iterator[Session]:
 def directory(engine: Engine) -> Iterator[Accounts]:
     """The key directory as the REST routes see it: committed rows, on connections of their own."""
     database = Database(engine)
-    yield Accounts(database)
+    directory = Accounts(database)
+    # The first connection switches SQLite to WAL, which waits for the transactions of others.
+    directory.find("nobody")
+    yield directory
     database.dispose()
 
 
@@ -166,7 +172,7 @@ class TestOnEveryKindOfKey:
         assert set(missing) == {without, with_account}
         assert session.scalars(select(model).where(model.public_key == KEY)).all() == [with_key]
         rows = session.execute(select(model.id, model.public_key))
-        assert dict(rows.tuples()) == {
+        assert {user_id: key for user_id, key in rows} == {
             with_key.id: KEY,
             without.id: None,
             with_account.id: None,
@@ -192,14 +198,13 @@ class TestWriting:
     def test_another_key_is_the_next_version_at_a_later_time(
         self, session: Session, user: IntegerUser, directory: Accounts
     ) -> None:
-        hour_ago = sa.func.coalesce(sa.literal(published(directory, user).updated_at))
+        hour_ago = now() - timedelta(hours=1)
         session.execute(sa.update(accounts).values(key_updated_at=hour_ago))
-        before = published(directory, user)
         user.public_key = OTHER_KEY
         session.commit()
         after = published(directory, user)
         assert (after.public_key, after.key_version) == (OTHER_KEY, 2)
-        assert after.updated_at > before.updated_at
+        assert after.updated_at > hour_ago
 
     def test_the_same_key_again_changes_nothing(
         self, session: Session, user: IntegerUser, directory: Accounts
@@ -325,7 +330,7 @@ class TestLoading:
         joined = select(IntegerUser.public_key, accounts.c.public_key).join(
             accounts, accounts.c.user_id == sa.cast(IntegerUser.id, sa.String)
         )
-        assert sorted(session.execute(joined).tuples()) == [(KEY, KEY), (OTHER_KEY, OTHER_KEY)]
+        assert sorted(map(tuple, session.execute(joined))) == [(KEY, KEY), (OTHER_KEY, OTHER_KEY)]
 
 
 class TestKnownToHost:
@@ -366,16 +371,19 @@ class TestKnownToHost:
 
         class Person(Local):
             __tablename__ = "persons"
-            __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}
 
             id: Mapped[int] = mapped_column(primary_key=True)
             kind: Mapped[str]
 
+            @declared_attr.directive
+            def __mapper_args__(cls) -> dict[str, Any]:
+                return {"polymorphic_on": "kind", "polymorphic_identity": cls.__name__}
+
         class Member(MessagingUserMixin, Person):
-            __mapper_args__ = {"polymorphic_identity": "member"}
+            pass
 
         class Moderator(Member):
-            __mapper_args__ = {"polymorphic_identity": "moderator"}
+            pass
 
         Local.metadata.create_all(engine)
         with Session(engine) as session:
@@ -409,6 +417,7 @@ class TestBases:
             ).all() == [2]
             with db.engine.connect() as connection:
                 assert known_to_host(db.metadata, connection, "2")
+            db.session.remove()
             db.drop_all()
             db.engine.dispose()
 
