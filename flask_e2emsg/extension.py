@@ -291,16 +291,16 @@ class Process:
                 self._signal(
                     message_delivered,
                     message_ids=[str(message_id) for message_id in entry.ids],
-                    sender=user_id,
-                    recipient=entry.by,
+                    sender_id=user_id,
+                    recipient_id=entry.by,
                 )
         elif _is_received(entry, user_id):
             message = entry.message
             self._signal(
                 message_stored,
                 message_id=str(message.id),
-                sender=message.sender,
-                recipient=message.recipient,
+                sender_id=message.sender,
+                recipient_id=message.recipient,
                 conversation_id=message.conversation_id,
             )
 

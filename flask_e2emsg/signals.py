@@ -3,8 +3,8 @@
 Each is sent with the app as sender, from a thread of its own and in an app context, after what it
 tells of is committed.
 
-* `message_stored`: `message_id`, `sender`, `recipient`, `conversation_id`
-* `message_delivered`: `message_ids`, `sender`, `recipient`
+* `message_stored`: `message_id`, `sender_id`, `recipient_id`, `conversation_id`
+* `message_delivered`: `message_ids`, `sender_id`, `recipient_id`
 * `user_connected`, `user_disconnected`: `user_id`, `connection_id`; of this process
 """
 

@@ -214,13 +214,8 @@ def largest_frame(sender: str, message: Outgoing) -> int:
     It has members that the sent one lacks; a recipient that takes no longer frames must be able to
     take it, or its mailbox would stand still there for ever.
     """
-    names = (sender, message.recipient, message.conversation_id or "")
-    return _FRAME_OVERHEAD + len(message.content_text) + sum(map(_longest_text, names))
-
-
-def _longest_text(text: str) -> int:
-    # A control character becomes six bytes in JSON, nothing else becomes more.
-    return len(text) if text.isascii() and text.isprintable() else 6 * len(text)
+    names = (sender, message.recipient, message.conversation_id)
+    return _FRAME_OVERHEAD + len(message.content_text) + len(frames.encode_value(names))
 
 
 def _wait(submit: Callable[[Operation, Done], None], operation: Operation) -> Outcome:

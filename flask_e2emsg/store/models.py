@@ -1,8 +1,8 @@
 """The tables, as ordinary classes on the extension's own metadata.
 
 `copy_tables` puts them into a host's metadata, so that the host's migrations, `create_all` and
-sessions see them. Every constraint and index has an explicit name, which a host's naming convention
-leaves alone. Queries of this package use the tables of this module, never a host's copy.
+sessions see them. Every constraint and index has a final name (`conv`), which a host's naming
+convention leaves alone. Queries of this package use the tables of this module, never a host's copy.
 
 Messages refer to accounts without a foreign key: every insert joins the locked account rows, which
 proves the same thing and costs a third less. Times are UTC; SQLite hands them out without a zone.
@@ -15,6 +15,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import conv
 
 _Time = sa.DateTime(timezone=True)
 
@@ -30,8 +31,8 @@ class Account(Base):
 
     __tablename__ = "e2emsg_accounts"
     __table_args__ = (
-        sa.PrimaryKeyConstraint("id", name="pk_e2emsg_accounts"),
-        sa.UniqueConstraint("user_id", name="uq_e2emsg_accounts_user_id"),
+        sa.PrimaryKeyConstraint("id", name=conv("pk_e2emsg_accounts")),
+        sa.UniqueConstraint("user_id", name=conv("uq_e2emsg_accounts_user_id")),
         # Never reuse an id: other processes may remember it. Every send rewrites two of these rows,
         # so leave room for the new version on the same page.
         {"sqlite_autoincrement": True, "postgresql_with": {"fillfactor": 70}},
@@ -54,19 +55,21 @@ class Message(Base):
 
     __tablename__ = "e2emsg_messages"
     __table_args__ = (
-        sa.PrimaryKeyConstraint("id", name="pk_e2emsg_messages"),
-        sa.UniqueConstraint("recipient_id", "recipient_seq", name="uq_e2emsg_messages_received"),
-        sa.UniqueConstraint("sender_id", "sender_seq", name="uq_e2emsg_messages_sent"),
-        sa.Index("ix_e2emsg_messages_from", "recipient_id", "sender_id", "recipient_seq"),
-        sa.Index("ix_e2emsg_messages_to", "sender_id", "recipient_id", "sender_seq"),
+        sa.PrimaryKeyConstraint("id", name=conv("pk_e2emsg_messages")),
+        sa.UniqueConstraint(
+            "recipient_id", "recipient_seq", name=conv("uq_e2emsg_messages_received")
+        ),
+        sa.UniqueConstraint("sender_id", "sender_seq", name=conv("uq_e2emsg_messages_sent")),
+        sa.Index(conv("ix_e2emsg_messages_from"), "recipient_id", "sender_id", "recipient_seq"),
+        sa.Index(conv("ix_e2emsg_messages_to"), "sender_id", "recipient_id", "sender_seq"),
         sa.Index(
-            "ix_e2emsg_messages_expiry",
+            conv("ix_e2emsg_messages_expiry"),
             "expires_at",
             postgresql_where=sa.text("expires_at IS NOT NULL"),
             sqlite_where=sa.text("expires_at IS NOT NULL"),
         ),
         sa.Index(
-            "ix_e2emsg_messages_conversation",
+            conv("ix_e2emsg_messages_conversation"),
             "conversation_id",
             "recipient_id",
             "recipient_seq",
@@ -93,7 +96,7 @@ class Event(Base):
     """An entry that is not a message: receipts."""
 
     __tablename__ = "e2emsg_events"
-    __table_args__ = (sa.PrimaryKeyConstraint("account_id", "seq", name="pk_e2emsg_events"),)
+    __table_args__ = (sa.PrimaryKeyConstraint("account_id", "seq", name=conv("pk_e2emsg_events")),)
 
     account_id: Mapped[int] = mapped_column(sa.Integer, autoincrement=False)
     seq: Mapped[int] = mapped_column(sa.BigInteger, autoincrement=False)
@@ -107,8 +110,8 @@ class Ticket(Base):
 
     __tablename__ = "e2emsg_tickets"
     __table_args__ = (
-        sa.PrimaryKeyConstraint("digest", name="pk_e2emsg_tickets"),
-        sa.Index("ix_e2emsg_tickets_expiry", "expires_at"),
+        sa.PrimaryKeyConstraint("digest", name=conv("pk_e2emsg_tickets")),
+        sa.Index(conv("ix_e2emsg_tickets_expiry"), "expires_at"),
     )
 
     digest: Mapped[bytes] = mapped_column(sa.LargeBinary)  # SHA-256 of the ticket's text

@@ -7,7 +7,7 @@ silent gap; the floor stays below what the owner has not acknowledged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -49,17 +49,16 @@ def _raise_floors(database: Database, before: datetime) -> None:
         (messages.c.recipient_id, messages.c.recipient_seq),
         (messages.c.sender_id, messages.c.sender_seq),
     ):
-        newest = sa.select(account_id, sa.func.max(seq)).where(old).group_by(account_id)
+        newest = (
+            sa.select(account_id.label("account"), sa.func.max(seq).label("newest"))
+            .where(old, seq.is_not(None))
+            .group_by(account_id)
+        )
         with database.read() as connection:
-            floors = connection.execute(newest).all()
-        for owner, floor in floors:
+            floors = [dict(row) for row in connection.execute(newest).mappings()]
+        for floor in floors:
             # One account at a time: many locks at once would stand in the way of senders.
-            with database.write() as connection:
-                connection.execute(
-                    sa.update(accounts)
-                    .where(accounts.c.id == owner, accounts.c.floor_seq < floor)
-                    .values(floor_seq=floor)
-                )
+            _write(database, _RAISE_FLOOR, floor)
 
 
 def _purge_events(database: Database, before: datetime) -> None:
@@ -75,7 +74,7 @@ def _purge_events(database: Database, before: datetime) -> None:
 def _write(
     database: Database,
     statement: sa.Delete | sa.Update,
-    parameters: Sequence[Mapping[str, object]] | None = None,
+    parameters: Mapping[str, object] | None = None,
 ) -> int:
     """One unit of work, done again if somebody else was in its way; how many rows it changed."""
     for _ in range(ATTEMPTS - 1):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.schema import conv
 
 Step = Callable[[Any], None]
 
@@ -58,8 +59,8 @@ def _create_log(op: Any) -> None:
         sa.Column("delivered_seq", sa.BigInteger(), nullable=False),
         sa.Column("floor_seq", sa.BigInteger(), nullable=False),
         sa.Column("created_at", time, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_e2emsg_accounts"),
-        sa.UniqueConstraint("user_id", name="uq_e2emsg_accounts_user_id"),
+        sa.PrimaryKeyConstraint("id", name=conv("pk_e2emsg_accounts")),
+        sa.UniqueConstraint("user_id", name=conv("uq_e2emsg_accounts_user_id")),
         sqlite_autoincrement=True,
         postgresql_with={"fillfactor": 70},
     )
@@ -77,17 +78,21 @@ def _create_log(op: Any) -> None:
         sa.Column("sender_seq", sa.BigInteger(), nullable=True),
         sa.Column("recipient_seq", sa.BigInteger(), nullable=False),
         sa.Column("origin", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name="pk_e2emsg_messages"),
-        sa.UniqueConstraint("recipient_id", "recipient_seq", name="uq_e2emsg_messages_received"),
-        sa.UniqueConstraint("sender_id", "sender_seq", name="uq_e2emsg_messages_sent"),
+        sa.PrimaryKeyConstraint("id", name=conv("pk_e2emsg_messages")),
+        sa.UniqueConstraint(
+            "recipient_id", "recipient_seq", name=conv("uq_e2emsg_messages_received")
+        ),
+        sa.UniqueConstraint("sender_id", "sender_seq", name=conv("uq_e2emsg_messages_sent")),
     )
     op.create_index(
-        "ix_e2emsg_messages_from",
+        conv("ix_e2emsg_messages_from"),
         "e2emsg_messages",
         ["recipient_id", "sender_id", "recipient_seq"],
     )
     op.create_index(
-        "ix_e2emsg_messages_to", "e2emsg_messages", ["sender_id", "recipient_id", "sender_seq"]
+        conv("ix_e2emsg_messages_to"),
+        "e2emsg_messages",
+        ["sender_id", "recipient_id", "sender_seq"],
     )
     _create_partial_index(op, "ix_e2emsg_messages_expiry", ["expires_at"])
     _create_partial_index(
@@ -102,7 +107,7 @@ def _create_log(op: Any) -> None:
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("data", sa.Text(), nullable=False),
         sa.Column("created_at", time, nullable=False),
-        sa.PrimaryKeyConstraint("account_id", "seq", name="pk_e2emsg_events"),
+        sa.PrimaryKeyConstraint("account_id", "seq", name=conv("pk_e2emsg_events")),
     )
     op.create_table(
         "e2emsg_tickets",
@@ -110,15 +115,15 @@ def _create_log(op: Any) -> None:
         sa.Column("user_id", sa.String(255), nullable=False),
         sa.Column("expires_at", time, nullable=False),
         sa.Column("token_expires_at", time, nullable=False),
-        sa.PrimaryKeyConstraint("digest", name="pk_e2emsg_tickets"),
+        sa.PrimaryKeyConstraint("digest", name=conv("pk_e2emsg_tickets")),
     )
-    op.create_index("ix_e2emsg_tickets_expiry", "e2emsg_tickets", ["expires_at"])
+    op.create_index(conv("ix_e2emsg_tickets_expiry"), "e2emsg_tickets", ["expires_at"])
 
 
 def _create_partial_index(op: Any, name: str, columns: list[str]) -> None:
     present = sa.text(f"{columns[0]} IS NOT NULL")
     op.create_index(
-        name, "e2emsg_messages", columns, postgresql_where=present, sqlite_where=present
+        conv(name), "e2emsg_messages", columns, postgresql_where=present, sqlite_where=present
     )
 
 

@@ -112,7 +112,7 @@ def check_origin(settings: Settings, *, required: bool) -> None:
     allowed = settings.allowed_origins
     if allowed is None:
         # Behind a proxy the scheme that we see is the proxy's, so compare with the origin's own.
-        scheme = urlsplit(origin).scheme if "://" in origin else ""
+        scheme = origin.partition("://")[0]
         own = _authority(f"{scheme}://{request.host}")
         if own is None or _authority(origin) != own:
             raise OriginDenied
@@ -168,7 +168,7 @@ def _authority(origin: str) -> tuple[str | None, int | None] | None:
     """Host and port of an origin; None for what is none, such as `null`."""
     try:
         parts = urlsplit(origin)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+        port = _DEFAULT_PORTS.get(parts.scheme) if parts.port is None else parts.port
     except ValueError:
         return None
     if parts.scheme not in _DEFAULT_PORTS or "@" in parts.netloc:
@@ -236,7 +236,7 @@ def _verify(locations: list[str], settings: Settings) -> Identity:
         raise Unauthorized
     try:
         return Identity(user_id, datetime.fromtimestamp(claims["exp"], UTC))
-    except (TypeError, ValueError, OverflowError, OSError):
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
         raise Unauthorized from None
 
 
@@ -247,9 +247,12 @@ def _token_used() -> str:
         return request.cookies.get(jwt_config.access_cookie_name, "")
     if location == "json":
         return str(request.get_json()[jwt_config.json_key])
-    fields = request.headers.get(jwt_config.header_name, "").replace(",", " ").split()
-    kind = jwt_config.header_type
-    return fields[fields.index(kind) + 1] if kind else fields[0]
+    kind, header = jwt_config.header_type, request.headers.get(jwt_config.header_name, "")
+    if not kind:
+        return header.split()[0]
+    # Of several fields, one is of the right type: it is the one that was verified.
+    fields = [field.split() for field in header.split(",")]
+    return next(field[1] for field in fields if field[:1] == [kind])
 
 
 def _unverified_claims(token: str) -> dict[str, Any] | None:

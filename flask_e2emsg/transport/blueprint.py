@@ -79,7 +79,6 @@ def make_blueprint(state: State) -> Blueprint:
         lambda: state.process.mailboxes,
         lambda: state.process.history,
         lambda: state.process.tickets,
-        state.settings.max_frame_bytes,
         state.let_go,
     ).add_to(blueprint)
     blueprint.before_request(lambda: _gate(state, socket))
@@ -90,6 +89,9 @@ def make_blueprint(state: State) -> Blueprint:
 
 
 def _gate(state: State, socket: _Socket) -> None:
+    own_limit = request.max_content_length
+    limit = state.settings.max_frame_bytes
+    request.max_content_length = limit if own_limit is None else min(limit, own_limit)
     endpoint = (request.endpoint or "").rpartition(".")[2]
     if endpoint in ("ws", "ws_without_upgrade"):
         socket.gate(is_websocket=endpoint == "ws")
@@ -113,8 +115,9 @@ class _Socket:
         """Check everything; what passes is ready to be upgraded."""
         state = self._state
         process = state.process
+        only_cookie = auth.has_only_cookie()  # Verifying puts the token where a header would be.
         identity = _active(state, auth.identify_socket(state.settings, process.tickets))
-        auth.check_origin(state.settings, required=auth.has_only_cookie())
+        auth.check_origin(state.settings, required=only_cookie)
         auth.check_handshake(is_websocket)
         cursor = auth.requested_cursor()
         environ = request.environ

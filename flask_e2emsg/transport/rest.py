@@ -14,7 +14,7 @@ from flask import Blueprint, Response, g, request
 
 from ..delivery.hub import Hub
 from ..delivery.router import Router
-from ..errors import BadRequest, NotFound, TooLarge
+from ..errors import BadRequest, NotFound
 from ..protocol import frames, strict
 from ..protocol.keys import check_public_key
 from ..protocol.values import (
@@ -50,14 +50,12 @@ class Rest:
         mailboxes: Callable[[], Mailboxes],
         history: Callable[[], History],
         tickets: Callable[[], Tickets],
-        max_body_bytes: int,
         let_go: Callable[[], None],
     ) -> None:
         self._router = router
         self._mailboxes = mailboxes
         self._history = history
         self._tickets = tickets
-        self._max_body_bytes = max_body_bytes
         self._let_go = let_go
 
     def add_to(self, blueprint: Blueprint) -> None:
@@ -204,12 +202,7 @@ class Rest:
         return self._accounts.find(user_id) or self._accounts.ensure(user_id).owner
 
     def _body(self) -> bytes:
-        if (request.content_length or 0) > self._max_body_bytes:
-            raise TooLarge
-        body = request.stream.read(self._max_body_bytes + 1)
-        if len(body) > self._max_body_bytes:
-            raise TooLarge
-        return bytes(body)
+        return request.get_data()
 
     def _object(self) -> dict[str, Any]:
         value = strict.loads(self._body())

@@ -109,6 +109,7 @@ class WebSocket:
         self._sock = sock
         self._protocol = Protocol(Side.SERVER, max_size=max_message_bytes, logger=_silent)
         self._parts: list[bytes] = []
+        self._ended: Ended | None = None
         # Frames that answer the peer's pings. Only the newest must be (RFC 6455, 5.5.3).
         self.pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
         self.heard_at = time.monotonic()
@@ -122,25 +123,36 @@ class WebSocket:
         Raises:
             Ended: the peer closed, broke the protocol, or is gone.
         """
-        data = self._read()
-        self.heard_at = time.monotonic()
-        protocol = self._protocol
-        protocol.receive_data(data)
-        messages = []
-        for event in protocol.events_received():
+        messages: list[bytes] = []
+        if self._ended is None:
+            data = self._read()
+            self.heard_at = time.monotonic()
+            self._protocol.receive_data(data)
+            try:
+                self._handle_events(messages)
+            except Ended as ended:
+                self._ended = ended
+            self._protocol.data_to_send()  # Its answers carry its own words; ours are elsewhere.
+        # What came before the end counts, even if it came with it.
+        if self._ended is not None and not messages:
+            raise self._ended
+        return messages
+
+    def _handle_events(self, messages: list[bytes]) -> None:
+        for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 message = self._message(event)
                 if message is not None:
                     messages.append(message)
-        protocol.data_to_send()  # Its answers carry its own words; ours are made elsewhere.
-        if protocol.parser_exc is not None and not messages:
-            raise Ended(protocol.close_sent.code if protocol.close_sent else 1002)
-        return messages
-
-    def _read(self) -> bytes:
+        if self._protocol.close_rcvd is not None:
+            # Also when it came between fragments, which the library takes for an error.
+            code = int(self._protocol.close_rcvd.code)
+            raise Ended(1000 if code in (1005, 1006) else code)
         if self._protocol.parser_exc is not None:
             sent = self._protocol.close_sent
-            raise Ended(sent.code if sent else 1002)
+            raise Ended(1002 if sent is None else int(sent.code))
+
+    def _read(self) -> bytes:
         while True:
             try:
                 data = self._sock.recv(RECEIVE_BYTES)
@@ -171,10 +183,6 @@ class WebSocket:
             self.pongs.append(Frame(Opcode.PONG, frame.data).serialize(mask=False))
         elif frame.opcode is Opcode.BINARY:
             raise Ended(1003)
-        elif frame.opcode is Opcode.CLOSE:
-            received = self._protocol.close_rcvd
-            code = received.code if received is not None else 1000
-            raise Ended(1000 if code in (1005, 1006) else int(code))
         return None
 
     def send(self, frames: list[bytes]) -> None:

@@ -339,7 +339,7 @@ class SocketClient:
         if kind in ENTRY_TYPES:
             self._note_entry(frame)
         elif kind == "accepted" and "seq" in frame:
-            self._own.add(frame["seq"])
+            self._own.update([] if frame["seq"] is None else [frame["seq"]])
             self._unanswered.discard(frame["id"])
             self._fresh_ids.update([] if frame["duplicate"] else [frame["id"]])
         elif kind == "error" and frame["ref"] is not None:

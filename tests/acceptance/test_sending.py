@@ -184,6 +184,15 @@ def test_send_many_again_is_a_duplicate(alice: Person, bob: Person, carol: Perso
     assert bob.connect().hello["head"] == 1
 
 
+def test_a_message_of_a_batch_sent_alone_is_a_duplicate(alice: Person, bob: Person) -> None:
+    ours, messages = alice.connect(), batch_to(bob)
+    first = ours.expect("accepted", ref=send_many(ours, messages))
+    ours.send(bob.id, messages[0]["encrypted_content"], message_id=messages[0]["id"])
+    again = ours.accepted(messages[0]["id"])
+    assert (again["duplicate"], again["created_at"]) == (True, first["created_at"])
+    assert bob.connect().hello["head"] == 1
+
+
 def test_send_many_with_an_unknown_recipient_stores_nothing(
     people: People, alice: Person, bob: Person, carol: Person
 ) -> None:

@@ -28,6 +28,13 @@ def server(hosting: Hosting, tmp_path: Path) -> Iterator[GunicornServer]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def _quiet_log(server: GunicornServer) -> Iterator[None]:
+    """No traceback may come from us; gunicorn's own, of a connection it takes too late, may."""
+    yield
+    assert "flask_e2emsg" not in server.log(), server.log()[-4000:]
+
+
 def assert_all_hear_1012(people: list[Person], began: float) -> None:
     clients = [client for person in people for client in person.clients]
     assert len(clients) == USERS * SOCKETS_PER_USER

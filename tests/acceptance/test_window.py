@@ -99,18 +99,22 @@ def test_a_long_backlog_drains_through_a_small_window(alice: Person, bob: Person
     assert [frame["id"] for frame in bob.connect().drain()] == sent
 
 
-def test_a_slow_reader_misses_nothing_of_a_long_live_stream(alice: Person, bob: Person) -> None:
-    # Far more than a server would keep at hand for one connection, and it goes on meanwhile.
+@pytest.mark.parametrize("first_step", range(1, WINDOW + 1))
+def test_a_slow_reader_misses_nothing_of_a_long_live_stream(
+    alice: Person, bob: Person, first_step: int
+) -> None:
+    # More than a server would keep at hand for one connection, and whenever there is room again,
+    # new messages arrive. The first step moves where the others meet the end of what it kept.
     ours, theirs = alice.connect(), bob.connect()
     theirs.expect("caught_up")
     content = new_content(4_000)
-    sent = [ours.send(bob.id, content) for _ in range(700)]
-    for message_id in sent:
-        ours.accepted(message_id)
     received: list[str] = []
+    sent = [ours.store(bob.id, content)["id"] for _ in range(100)]
+    count = first_step
     while len(received) < len(sent):
-        received += [frame["id"] for frame in theirs.entries(WINDOW)]
-        theirs.ack()
-        if len(sent) < 800:
-            sent.append(ours.store(bob.id)["id"])
+        received += [frame["id"] for frame in theirs.entries(min(count, len(sent) - len(received)))]
+        theirs.ack(len(received))
+        if len(sent) < 140:
+            sent.append(ours.store(bob.id, content)["id"])
+        count = WINDOW
     assert received == sent

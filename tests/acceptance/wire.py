@@ -172,7 +172,12 @@ SERVER_FRAMES: dict[str, dict[str, Check]] = {
         "at": is_time,
     },
     "caught_up": {"head": is_head},
-    "accepted": {"id": is_uuid, "seq": is_position, "created_at": is_time, "duplicate": is_flag},
+    "accepted": {
+        "id": is_uuid,
+        "seq": optional(is_position),
+        "created_at": is_time,
+        "duplicate": is_flag,
+    },
     "typing": {"sender": is_user_id, "conversation_id": optional(is_text), "active": is_flag},
     "event": {"name": is_text, "data": is_anything},
     "expiring": {"expires_at": is_time},
@@ -218,6 +223,9 @@ def check_frame(frame: Frame) -> Frame:
     if kind == "error" and "id" in frame:
         members["id"] = is_uuid  # how the error of a `send_many` names the offending message
     check_members({name: frame[name] for name in frame if name != "type"}, members, str(kind))
+    if kind == "accepted" and "seq" in frame:
+        # Only a message that `send_many` has stored has no `sent` entry to name.
+        assert frame["seq"] is not None or frame["duplicate"], f"accepted nowhere: {frame}"
     if kind == "error":
         needs_retry = frame["code"] in CODES_WITH_RETRY
         assert not needs_retry or frame["retry_after"] is not None, f"no retry_after: {frame}"

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from hashlib import sha256
 from uuid import UUID
 
 import pytest
@@ -16,8 +17,9 @@ from flask_e2emsg.protocol.values import now
 from flask_e2emsg.store import purge as purge_module
 from flask_e2emsg.store.accounts import Party
 from flask_e2emsg.store.database import Conflict
-from flask_e2emsg.store.models import accounts, events, messages
+from flask_e2emsg.store.models import accounts, events, messages, tickets
 from flask_e2emsg.store.purge import purge
+from flask_e2emsg.store.tickets import Ticket, Tickets
 from tests.store.process import Process, sending
 
 LONG_AGO = timedelta(days=40)
@@ -70,6 +72,18 @@ class TestExpiry:
         expire(store, [append.messages[0].id for append in batch])
         assert purge(store.database, None) == 35
         assert store.count(messages) == 0
+
+
+def test_only_tickets_that_are_no_longer_good_go(store: Process) -> None:
+    offered = Tickets(store.database)
+    ticket = Ticket("alice", now() + timedelta(hours=1))
+    old, good = offered.issue(ticket), offered.issue(ticket)
+    past = now() - timedelta(seconds=1)
+    digest = sha256(old.encode()).digest()
+    store.execute(sa.update(tickets).where(tickets.c.digest == digest).values(expires_at=past))
+    purge(store.database, None)
+    assert store.count(tickets) == 1
+    assert offered.redeem(good) == ticket
 
 
 def test_somebody_who_is_in_the_way_is_not_the_end(

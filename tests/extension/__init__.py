@@ -1,0 +1,1 @@
+"""Tests of the extension as a host sees it."""
