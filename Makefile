@@ -1,7 +1,7 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
-PYTEST_FLAGS ?=
+PYTEST_FLAGS ?= -n auto
 export HOST PORT
 
 VENV := .venv
@@ -24,7 +24,7 @@ test: $(VENV)/.dev
 check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict flask_e2emsg example_app tests
+	$(BIN)/mypy --strict flask_e2emsg example_app benchmarks tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 clean:

@@ -1,15 +1,17 @@
 """Threads beside the main path: the sweep that finds lost wake-ups, and what hosts are told.
 
 Neither holds anything up: a sweep that fails is done again, and when more happens than the host's
-callbacks take in, the oldest news is dropped and counted in the log.
+callbacks take in, the newest news is dropped, and the log says so.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
-import threading
+import time
 from collections.abc import Callable
+
+from .thread import LazyThread
 
 logger = logging.getLogger("flask_e2emsg.background")
 
@@ -23,25 +25,15 @@ class Ticker:
         self._name = name
         self._seconds = seconds
         self._action = action
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._stopped = threading.Event()
+        self._thread = LazyThread(name, self._run)
 
     def ensure_running(self) -> None:
         """Start, if it does not run yet."""
-        if self._thread is not None:
-            return
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-
-    def stop(self) -> None:
-        """Do not begin another round."""
-        self._stopped.set()
+        self._thread.ensure_running()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._seconds):
+        while True:
+            time.sleep(self._seconds)
             try:
                 self._action()
             except Exception as error:
@@ -53,25 +45,16 @@ class Notifier:
     """Runs a host's callbacks one after the other, away from whoever has the news."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
         self._news: queue.Queue[Callable[[], object]] = queue.Queue(MAX_NEWS)
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(name, self._run)
 
     def tell(self, callback: Callable[[], object]) -> None:
         """Have it called soon. Never waits."""
-        if self._thread is None:
-            self._start()
+        self._thread.ensure_running()
         try:
             self._news.put_nowait(callback)
         except queue.Full:
             logger.warning("the host's callbacks are too slow: news was dropped")
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
 
     def _run(self) -> None:
         while True:

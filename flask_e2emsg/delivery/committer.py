@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import Internal, Refusal, SchemaMissing
 from ..protocol.entries import Entry
 from ..store.mailbox import Ack, Append, Appended, Committed, Read
+from .thread import LazyThread
 
 logger = logging.getLogger("flask_e2emsg.committer")
 
@@ -52,7 +53,6 @@ class Committer:
         together: Callable[[], AbstractContextManager[object]],
         publish: Publish,
     ) -> None:
-        self._name = name
         self._commit: dict[type[Any], Callable[[Any], Committed]] = {
             Append: append,
             Ack: ack,
@@ -62,21 +62,13 @@ class Committer:
         self._publish = publish
         self._queue: deque[_Waiting] = deque()
         self._arrived = threading.Event()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(name, self._run)
 
     def submit(self, operation: Operation, done: Done) -> None:
         """Have an operation committed with the next batch; `done` gets its outcome."""
         self._queue.append(_Waiting(operation, done))
-        if self._thread is None:
-            self._start()
+        self._thread.ensure_running()
         self._arrived.set()
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
 
     def _run(self) -> None:
         while True:

@@ -57,6 +57,13 @@ def test_offers_in_the_wrong_order_arrive_in_the_right_one() -> None:
     assert positions(take_all(one)) == [1, 2, 3, 4, 5, 6]
 
 
+def test_an_offer_that_was_lost_between_two_others_is_read() -> None:
+    one = started(Log(*entries(1, 3)))
+    one.offer(entries(1, 1))
+    one.offer(entries(3, 3))
+    assert positions(take_all(one)) == [1, 2, 3]
+
+
 def test_what_was_read_meanwhile_is_not_sent_again_when_it_is_offered() -> None:
     log = Log(*entries(1, 3))
     one = started(log)

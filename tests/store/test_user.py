@@ -225,6 +225,16 @@ class TestWriting:
         session.commit()
         assert published(directory, user).key_version == 3
 
+    def test_none_is_no_change_where_there_is_no_key(
+        self, session: Session, directory: Accounts
+    ) -> None:
+        user = saved(session, IntegerUser)
+        directory.ensure(str(user.id))
+        user.public_key = None
+        session.commit()
+        columns = select(accounts.c.key_version, accounts.c.key_updated_at)
+        assert session.execute(columns).all() == [(0, None)]
+
     def test_none_makes_no_account(self, session: Session) -> None:
         user = saved(session, IntegerUser, public_key=None)
         user.public_key = None
