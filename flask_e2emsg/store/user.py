@@ -88,12 +88,12 @@ def _has_row(connection: Connection, model: type[Any], user_id: str) -> bool:
         return False
     # Selecting the attribute instead of the column leaves out a table's other classes of rows.
     found = connection.scalars(sa.select(attribute).where(attribute == value))
-    # A database may think two texts equal that are not the same user id.
+    # A value may be written in several ways, and a database may think different texts equal.
     return any(str(other) == user_id for other in found)
 
 
 def _value_of(attribute: InstrumentedAttribute[Any], user_id: str) -> Any:
-    """What the column compares with; None if no value of the column has this text."""
+    """What to look for in the column; None if no value of the column can have this text."""
     kind = attribute.type
     if isinstance(kind, sa.String):
         return user_id
@@ -102,12 +102,10 @@ def _value_of(attribute: InstrumentedAttribute[Any], user_id: str) -> Any:
         value = convert(user_id)
     except ValueError:
         return None
-    if str(value) != user_id:
-        return None
     if isinstance(value, int):
         # A smaller type would make the database refuse a number that does not fit.
         return sa.literal(value, sa.BigInteger) if abs(value) <= LARGEST_INTEGER else None
-    return value if kind.python_type is UUID else user_id
+    return value if kind.python_type is UUID else str(value)
 
 
 @event.listens_for(MessagingUserMixin, "after_mapper_constructed", propagate=True)

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
-from flask import Flask, Request, request
+from flask import Request, request
 from flask_jwt_extended import get_jwt_request_location, verify_jwt_in_request
 from flask_jwt_extended.config import config as jwt_config
 from flask_jwt_extended.exceptions import JWTExtendedException
@@ -53,15 +53,14 @@ def identify_request(settings: Settings) -> Identity:
     return _verify(locations or ["headers"], settings)
 
 
-def identify_token(app: Flask, token: str, settings: Settings) -> Identity:
-    """The user that a bare access token names. Runs in a request context of its own.
+def identify_token(token: str, settings: Settings) -> Identity:
+    """The user that a bare access token names. Needs a request context to verify it in.
 
     Raises:
         Unauthorized: the token is not valid.
     """
-    with app.test_request_context():
-        _present(request, token)
-        return _verify(["headers"], settings)
+    _present(request, token)
+    return _verify(["headers"], settings)
 
 
 def identify_socket(settings: Settings, tickets: Tickets) -> Identity:

@@ -54,6 +54,7 @@ class Process(Protocol):
     def new_pump(self, user_id: str) -> Pump: ...
     def connected(self, pump: Pump) -> None: ...
     def removed(self, pump: Pump) -> None: ...
+    def keep_up(self) -> None: ...
 
 
 class State(Protocol):
@@ -80,6 +81,7 @@ def make_blueprint(state: State) -> Blueprint:
         lambda: state.process.history,
         lambda: state.process.tickets,
         state.let_go,
+        lambda: state.process.keep_up(),
     ).add_to(blueprint)
     blueprint.before_request(lambda: _gate(state, socket))
     blueprint.after_request(_keep_private)
@@ -146,7 +148,9 @@ class _Socket:
         process.connected(pump)
 
         def verify(token: str) -> auth.Identity:
-            return _active(state, auth.identify_token(state.app, token, settings))
+            # A context of its own: what the host's callbacks take, they give back at its end.
+            with state.app.test_request_context():
+                return _active(state, auth.identify_token(token, settings))
 
         Connection(settings, process.router, websocket, pump, identity, verify).run(start)
 

@@ -41,7 +41,8 @@ READ_AT_ONCE = 500
 class Rest:
     """The views over the lower layers of this process.
 
-    `let_go` gives back what the request holds of the host's database before a long wait.
+    `let_go` gives back what the request holds of the host's database before a long wait; `keep_up`
+    makes sure that the sweep runs, which ends a wait whose wake-up was lost.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Rest:
         history: Callable[[], History],
         tickets: Callable[[], Tickets],
         let_go: Callable[[], None],
+        keep_up: Callable[[], None],
     ) -> None:
         self._router = router
         self._mailboxes = mailboxes
         self._history = history
         self._tickets = tickets
         self._let_go = let_go
+        self._keep_up = keep_up
 
     def add_to(self, blueprint: Blueprint) -> None:
         """Register the routes."""
@@ -156,6 +159,7 @@ class Rest:
         cursor = None if text is None else Cursor.parse(text)
         limit, wait = _limit(), _number("wait", 0, MAX_WAIT_SECONDS, 0)
         me = self._me()
+        self._keep_up()
         with self._hub.waiting(me.user_id, me.account_id) as grown:
             start = Start.at(cursor, self._accounts.ensure(me.user_id))
             page = self._mailboxes().entries_after(me, start.after, limit)

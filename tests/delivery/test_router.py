@@ -241,7 +241,7 @@ def test_a_user_of_the_host_gets_an_account_with_the_first_message(office: Offic
 def test_an_account_that_turns_out_to_be_gone_is_forgotten(office: Office) -> None:
     office.sends.outcome = UnknownRecipient()
     office.router.send(office.connect(), outgoing(BOB))
-    assert office.accounts.forgotten == ["bob"]
+    assert office.accounts.forgotten == ["alice", "bob"]
     with pytest.raises(UnknownRecipient):
         office.router.commit(office.router.prepare(ALICE, [outgoing(BOB)], keeps_sent=True))
     assert office.accounts.forgotten == ["bob", "bob"]

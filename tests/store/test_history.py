@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
@@ -31,7 +32,16 @@ def walk(read: Callable[[int | None], HistoryPage]) -> list[StoredMessage]:
         assert page.has_more is (page.next is not None)
         if page.next is None:
             return found
+        assert page.next != position, "the pages do not move on"
         position = page.next
+
+
+def walk_back(read: Callable[[Span], HistoryPage], limit: int) -> list[StoredMessage]:
+    return walk(lambda position: read(Span(limit, before=position)))
+
+
+def walk_forth(read: Callable[[Span], HistoryPage], limit: int) -> list[StoredMessage]:
+    return walk(lambda position: read(Span(limit, after=position or 0)))
 
 
 def expire(store: Process, message_id: UUID) -> None:
@@ -86,15 +96,22 @@ class TestWithContact:
     def test_pages_backwards_join_without_gap_or_overlap(
         self, store: Process, alice: Party, bob: Party, talk: list[str], limit: int
     ) -> None:
-        found = walk(lambda at: store.history.with_contact(alice, bob, Span(limit, before=at)))
-        assert [message.content.decode() for message in found] == talk[::-1]
+        read = functools.partial(store.history.with_contact, alice, bob)
+        assert [message.content.decode() for message in walk_back(read, limit)] == talk[::-1]
 
     @pytest.mark.parametrize("limit", [1, 3, 5, 10, 11])
     def test_pages_forwards_join_without_gap_or_overlap(
         self, store: Process, alice: Party, bob: Party, talk: list[str], limit: int
     ) -> None:
-        found = walk(lambda at: store.history.with_contact(alice, bob, Span(limit, after=at or 0)))
-        assert [message.content.decode() for message in found] == talk
+        read = functools.partial(store.history.with_contact, alice, bob)
+        assert [message.content.decode() for message in walk_forth(read, limit)] == talk
+
+    def test_pages_of_a_monologue_join_too(self, store: Process, alice: Party, bob: Party) -> None:
+        said = [store.send(alice, bob) for _ in range(5)]
+        for owner, contact in ((alice, bob), (bob, alice)):
+            read = functools.partial(store.history.with_contact, owner, contact)
+            assert [message.id for message in walk_forth(read, limit=2)] == said
+            assert [message.id for message in walk_back(read, limit=2)] == said[::-1]
 
     def test_paging_backwards_is_not_disturbed_by_what_arrives(
         self, store: Process, alice: Party, bob: Party, talk: list[str]
@@ -184,22 +201,22 @@ class TestInConversation:
         for n in range(7):
             store.send(*((alice, bob) if n % 2 else (bob, alice)), f"{n}", conversation_id="c")
             store.send(alice, bob, "other")
-        history = store.history
-        back = walk(lambda at: history.in_conversation(alice, "c", Span(2, before=at)))
-        forth = walk(lambda at: history.in_conversation(alice, "c", Span(2, after=at or 0)))
-        assert [m.content.decode() for m in forth] == [str(n) for n in range(7)]
-        assert back == forth[::-1]
+        read = functools.partial(store.history.in_conversation, alice, "c")
+        forth = walk_forth(read, limit=2)
+        assert [message.content.decode() for message in forth] == [str(n) for n in range(7)]
+        assert walk_back(read, limit=2) == forth[::-1]
 
 
 class TestUnread:
     def test_unread_messages_of_one_contact_up_to_a_position(
         self, store: Process, alice: Party, bob: Party, carol: Party
     ) -> None:
-        first, read, third, _fourth = [store.send(bob, alice) for _ in range(4)]
+        first, read = store.send(bob, alice), store.send(bob, alice)
         store.send(carol, alice)
         store.send(alice, bob)
+        fifth, _later = store.send(bob, alice), store.send(bob, alice)
         store.read(alice, read)
-        assert store.history.unread_from(alice, bob, up_to=3, limit=10) == [first, third]
+        assert store.history.unread_from(alice, bob, up_to=5, limit=10) == [first, fifth]
 
     def test_no_more_than_asked_for_oldest_first(
         self, store: Process, alice: Party, bob: Party

@@ -67,6 +67,12 @@ def at_the_socket(
         return auth.identify_socket(SETTINGS, held)
 
 
+def by_itself(app: Flask, text: str) -> auth.Identity:
+    """What a socket makes of a token that comes in a frame."""
+    with app.test_request_context():
+        return auth.identify_token(text, SETTINGS)
+
+
 def at_a_route(
     app: Flask, target: str = "/", settings: Settings = SETTINGS, **request: Any
 ) -> auth.Identity:
@@ -250,7 +256,7 @@ def test_a_signed_token_that_lacks_something_is_nobodys(
     with pytest.raises(Unauthorized):
         at_a_route(app, headers={"Authorization": f"Bearer {text}"})
     with pytest.raises(Unauthorized):
-        auth.identify_token(app, text, SETTINGS)
+        by_itself(app, text)
 
 
 @pytest.mark.parametrize("claims", [{"jti": None}, {"type": None}, {"exp": None}], ids=str)
@@ -272,10 +278,10 @@ def test_a_host_may_ask_for_fewer_claims(app: Flask) -> None:
 
 def test_a_bare_token_is_judged_by_the_hosts_rules() -> None:
     app = new_app(JWT_HEADER_NAME="X-Our-Token", JWT_HEADER_TYPE="", JWT_IDENTITY_CLAIM="uid")
-    assert auth.identify_token(app, token(app), SETTINGS).user_id == "alice"
+    assert by_itself(app, token(app)).user_id == "alice"
     for bad in ("", "a b", "Bearer x", "x" * 10_000, "\r\nX: y"):
         with pytest.raises(Unauthorized):
-            auth.identify_token(app, bad, SETTINGS)
+            by_itself(app, bad)
 
 
 # REST.

@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import kosoku
 import pytest
 
 from flask_e2emsg.transport.websocket import REASONS
 from tests.transport.peers import EchoServer
 
 if TYPE_CHECKING:
-    import kosoku
     from kosoku._kosoku import CaseResult
-else:
-    kosoku = pytest.importorskip("kosoku")
 
 LARGEST_CASE_BYTES = 16 * 1024 * 1024
 GROUPS = {
