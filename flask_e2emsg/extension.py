@@ -360,7 +360,7 @@ class _HostRules:
 class _AnyCharacters(BaseConverter):
     """A path part that may hold anything, slashes included."""
 
-    regex = ".+"
+    regex = r"[\s\S]+"
     part_isolating = False
 
 

@@ -76,10 +76,13 @@ class Pump:
         with self._lock:
             fresh = self._fresh
             expected = (fresh[-1].seq if fresh else self._window.position) + 1
-            size = sum(entry.size for entry in entries)
-            if entries[0].seq == expected and self._fresh_bytes + size <= MAX_FRESH_BYTES:
-                fresh.extend(entries)
-                self._fresh_bytes += size
+            for entry in entries:
+                # One batch may leave out a position that another one took in between.
+                if entry.seq != expected or self._fresh_bytes + entry.size > MAX_FRESH_BYTES:
+                    break
+                fresh.append(entry)
+                self._fresh_bytes += entry.size
+                expected += 1
             self._head = max(self._head, entries[-1].seq)
         self.stirred.set()
 
@@ -195,6 +198,10 @@ class Pump:
                 return self._passed(fresh, fresh[-1].seq)
         page = self._entries_after(self.owner, position, limit)
         with self._lock:
+            if page.through <= position:
+                # Less is there than was said: the account is gone, or the database was restored.
+                self._head = position
+                return []
             return self._passed(page.entries, page.through)
 
     def _next_fresh(self) -> Entry:

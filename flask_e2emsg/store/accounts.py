@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,8 @@ from .models import accounts, events, messages
 from .times import aware
 
 REMEMBERED_ACCOUNTS = 100_000
+ROWS_AT_ONCE = 500  # that a deletion takes before it lets others write
+PAUSE_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +139,28 @@ class Accounts:
 
         All that the user received goes, and all that the user sent to others.
         """
-        party = self.find(user_id)
         self.forget(user_id)
-        if party is None:
+        state = self.state(user_id)
+        self.forget(user_id)
+        if state is None:
             return False
-        me = {"me": party.account_id}
-        for statement in (_DELETE_ACCOUNT, _DELETE_EVENTS, _DELETE_MESSAGES):
-            with self._database.write() as connection:
-                connection.execute(statement, me)
+        me = {"me": state.owner.account_id}
+        # Most of it in small steps that let others write, then the rest and the account at once:
+        # who is interrupted finds the account still there, and begins again.
+        for some in (_DELETE_SOME_RECEIVED, _DELETE_SOME_SENT, _DELETE_SOME_EVENTS):
+            while self._write(some, me) == ROWS_AT_ONCE:
+                time.sleep(PAUSE_SECONDS)
+        if self._database.is_sqlite:
+            with self._database.together():
+                for rest in (_DELETE_MESSAGES, _DELETE_EVENTS, _DELETE_ACCOUNT):
+                    self._write(rest, me)
+        else:
+            self._write(_DELETE_REST, me)
         return True
+
+    def _write(self, statement: sa.Executable, parameters: dict[str, int]) -> int:
+        with self._database.write() as connection:
+            return connection.execute(statement, parameters).rowcount
 
     def _remember(self, party: Party) -> Party:
         with self._lock:
@@ -228,3 +244,15 @@ _DELETE_EVENTS = sa.delete(events).where(events.c.account_id == _me)
 _DELETE_MESSAGES = sa.delete(messages).where(
     (messages.c.recipient_id == _me) | (messages.c.sender_id == _me)
 )
+_DELETE_SOME_RECEIVED, _DELETE_SOME_SENT = (
+    sa.delete(messages).where(
+        messages.c.id.in_(sa.select(messages.c.id).where(side == _me).limit(ROWS_AT_ONCE))
+    )
+    for side in (messages.c.recipient_id, messages.c.sender_id)
+)
+_DELETE_SOME_EVENTS = sa.delete(events).where(
+    events.c.account_id == _me,
+    events.c.seq.in_(sa.select(events.c.seq).where(events.c.account_id == _me).limit(ROWS_AT_ONCE)),
+)
+# PostgreSQL commits each statement by itself, so this is one.
+_DELETE_REST = _DELETE_ACCOUNT.add_cte(_DELETE_MESSAGES.cte("m"), _DELETE_EVENTS.cte("e"))

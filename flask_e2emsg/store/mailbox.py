@@ -45,6 +45,7 @@ class Append:
     messages: Sequence[Outgoing]
     keeps_sent: bool  # whether the sender's own mailbox gets a `sent` entry
     origin: int | None = None  # the connection that gets no `sent` entry back
+    first_stored_at: datetime | None = None  # when the first message was stored, if it was before
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,12 +317,15 @@ def _around(
             continue
         known = [obstacles.known.get(message.id) for message in append.messages]
         first = known[0]
-        if first is not None and all(known):
-            outcomes[index] = Appended(
-                first.created_at, False, first.sender_seq if append.keeps_sent else None
-            )
+        first_stored_at = append.first_stored_at
+        if first_stored_at is None and first is not None:
+            first_stored_at = first.created_at
+        if first is not None and first_stored_at is not None and all(known):
+            sent_seq = first.sender_seq if append.keeps_sent else None
+            outcomes[index] = Appended(first_stored_at, False, sent_seq)
             continue
-        remaining.append((index, _without(append, [item is not None for item in known])))
+        stored = [item is not None for item in known]
+        remaining.append((index, _without(append, stored, first_stored_at)))
     return remaining
 
 
@@ -343,7 +347,7 @@ def _refusal(obstacles: Obstacles, append: Append) -> Refusal | None:
     return None
 
 
-def _without(append: Append, stored: Sequence[bool]) -> Append:
+def _without(append: Append, stored: Sequence[bool], first_stored_at: datetime | None) -> Append:
     missing = [not one for one in stored]
     return Append(
         append.sender,
@@ -351,6 +355,7 @@ def _without(append: Append, stored: Sequence[bool]) -> Append:
         list(itertools.compress(append.messages, missing)),
         append.keeps_sent,
         append.origin,
+        first_stored_at,
     )
 
 
@@ -373,7 +378,8 @@ def _collect(
                 entries[row.sender.user_id].append(entry)
             received = stored.bases[row.recipient.account_id] + row.recipient_offset
             entries[row.recipient.user_id].append(MessageEntry(received, message, None))
-        outcomes[index] = Appended(batch.rows[0].created_at, True, sent_seq)
+        created_at = append.first_stored_at or batch.rows[0].created_at
+        outcomes[index] = Appended(created_at, True, sent_seq)
 
 
 def _message_of(row: Row) -> Message:

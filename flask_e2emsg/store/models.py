@@ -33,15 +33,14 @@ class Account(Base):
     __table_args__ = (
         sa.PrimaryKeyConstraint("id", name=conv("pk_e2emsg_accounts")),
         sa.UniqueConstraint("user_id", name=conv("uq_e2emsg_accounts_user_id")),
-        # Never reuse an id: other processes may remember it. Every send rewrites two of these rows,
-        # so leave room for the new version on the same page.
-        {"sqlite_autoincrement": True, "postgresql_with": {"fillfactor": 70}},
+        # Never reuse an id: other processes may remember it.
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(sa.Integer, autoincrement=True)
     user_id: Mapped[str] = mapped_column(sa.String(255))
     public_key: Mapped[bytes | None] = mapped_column(sa.LargeBinary)  # 32 bytes, X25519
-    key_version: Mapped[int] = mapped_column(sa.Integer)  # 0 while there is no key
+    key_version: Mapped[int] = mapped_column(sa.Integer)  # grows with every change
     key_updated_at: Mapped[datetime | None] = mapped_column(_Time)
     epoch: Mapped[str] = mapped_column(sa.String(16))  # hex: the incarnation of the mailbox
     last_seq: Mapped[int] = mapped_column(sa.BigInteger)  # the newest position

@@ -7,6 +7,7 @@ silent gap; the floor stays below what the owner has not acknowledged.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from .database import Conflict, Database
 from .models import accounts, events, messages, tickets
 
 ROWS_AT_ONCE = 500
+PAUSE_SECONDS = 0.001
 ATTEMPTS = 5
 
 
@@ -38,6 +40,7 @@ def _purge_messages(database: Database, due: sa.ColumnElement[bool]) -> int:
     some = sa.select(messages.c.id).where(due).limit(ROWS_AT_ONCE)
     while True:
         count = _write(database, sa.delete(messages).where(messages.c.id.in_(some)))
+        time.sleep(PAUSE_SECONDS)  # Others want to write, too.
         removed += count
         if count < ROWS_AT_ONCE:
             return removed

@@ -62,7 +62,6 @@ def _create_log(op: Any) -> None:
         sa.PrimaryKeyConstraint("id", name=conv("pk_e2emsg_accounts")),
         sa.UniqueConstraint("user_id", name=conv("uq_e2emsg_accounts_user_id")),
         sqlite_autoincrement=True,
-        postgresql_with={"fillfactor": 70},
     )
     op.create_table(
         "e2emsg_messages",

@@ -109,7 +109,8 @@ def check_origin(settings: Settings, *, required: bool) -> None:
             raise OriginDenied
         return
     allowed = settings.allowed_origins
-    if allowed is None:
+    # A cookie comes along from any page, so "any" cannot mean those that have nothing else.
+    if allowed is None or (required and allowed == "*"):
         # Behind a proxy the scheme that we see is the proxy's, so compare with the origin's own.
         scheme = origin.partition("://")[0]
         own = _authority(f"{scheme}://{request.host}")

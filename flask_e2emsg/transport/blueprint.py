@@ -91,6 +91,8 @@ def make_blueprint(state: State) -> Blueprint:
 
 
 def _gate(state: State, socket: _Socket) -> None:
+    if request.method == "OPTIONS":
+        return  # A preflight carries no credentials, and gets nothing but the allowed methods.
     own_limit = request.max_content_length
     limit = state.settings.max_frame_bytes
     request.max_content_length = limit if own_limit is None else min(limit, own_limit)

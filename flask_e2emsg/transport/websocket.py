@@ -76,7 +76,8 @@ class Handover:
         if self._subprotocol is not None and len(head) < len(data):
             data = head + f"\r\nSec-WebSocket-Protocol: {self._subprotocol}\r\n\r\n".encode()
         self._has_answered = True
-        self._sock.sendall(data)
+        with contextlib.suppress(OSError):  # A peer that is gone is noticed by whoever reads next.
+            self._sock.sendall(data)
         return len(data)
 
     def end(self) -> None:
@@ -196,10 +197,16 @@ class WebSocket:
             waiting.append(frame)
             size += len(frame)
             if size >= WRITE_BYTES:
-                self._sock.sendall(b"".join(waiting))
+                self._write(b"".join(waiting))
                 waiting, size = [], 0
         if waiting:
-            self._sock.sendall(b"".join(waiting))
+            self._write(b"".join(waiting))
+
+    def _write(self, data: bytes) -> None:
+        # The deadline is for the next byte, not for all of them: slow is not gone.
+        left = memoryview(data)
+        while left:
+            left = left[self._sock.send(left) :]
 
     def close(self, code: int) -> None:
         """Say goodbye, and no more: what the peer still sends is not answered."""

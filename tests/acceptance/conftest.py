@@ -54,14 +54,6 @@ class Hosting:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """One PostgreSQL for the session; it starts when a test first needs a database on it."""
-    lazy = PostgresServer()
-    yield lazy
-    lazy.stop()
-
-
-@pytest.fixture(scope="session")
 def hosting(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Hosting:
     return Hosting(tmp_path_factory.mktemp("hosting"), postgres)
 

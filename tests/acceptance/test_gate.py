@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -12,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from tests.acceptance.client import SocketClient
 from tests.acceptance.conftest import JWT_SECRET_KEY
 from tests.acceptance.people import People, Person
-from tests.acceptance.rest import HANDSHAKE, Header, RawAnswer, raw_get, segment
+from tests.acceptance.rest import HANDSHAKE, Header, RawAnswer, RestClient, raw_get, segment
 from tests.acceptance.tokens import Claims, claims_of, sign, without
 from tests.servers import WebServer, wait_until
 
@@ -349,3 +352,21 @@ def test_many_open_sockets_leave_the_database_to_others(people: People, alice: P
     assert time.monotonic() - started < 5
     for client in clients:
         client.round_trip()
+
+
+def test_a_preflight_needs_no_credentials(alice: Person) -> None:
+    answer = RestClient(alice.server.url).call("OPTIONS", "/api/keys")
+    assert (answer.status, answer.body) == (200, b"")
+    assert "POST" in answer.headers["allow"]
+
+
+def test_a_client_that_resets_in_its_handshake_leaves_no_trace(alice: Person, bob: Person) -> None:
+    address = urlsplit(alice.server.url)
+    lines = [f"GET /api/ws?token={alice.token()} HTTP/1.1", f"Host: {address.netloc}"]
+    request = "\r\n".join([*lines, *(f"{name}: {value}" for name, value in HANDSHAKE), "", ""])
+    for _ in range(50):
+        with socket.create_connection((str(address.hostname), address.port or 80)) as client:
+            client.sendall(request.encode())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    bob.connect().expect("caught_up")
+    assert " 500 " not in alice.server.log()

@@ -26,6 +26,7 @@ USER_IDS = [
     "a+b c",
     "a&b=c#d;e",
     "back\\slash",
+    "two\nlines",
     "\"quoted\" 'too'",
     "<b>",
     "ÄÖÜ/ß",

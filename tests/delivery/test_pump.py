@@ -64,6 +64,25 @@ def test_an_offer_that_was_lost_between_two_others_is_read() -> None:
     assert positions(take_all(one)) == [1, 2, 3]
 
 
+def test_a_hole_in_an_offer_is_read() -> None:
+    one = started(Log(*entries(1, 4)))
+    one.offer([entry(1), entry(3), entry(4)])
+    assert positions(take_all(one)) == [1, 2, 3, 4]
+
+
+def test_a_mailbox_that_holds_less_than_was_said_is_not_read_for_ever() -> None:
+    one = pump(Log(*entries(1, 4)))
+    one.start(0, 4, 100)
+    take_all(one)
+    one.reach(9)
+    assert one.take_entries() == []
+    one.stirred.clear()
+    assert one.take_entries() == []
+    assert not one.stirred.is_set()
+    one.offer(entries(5, 5))
+    assert positions(take_all(one)) == [5]
+
+
 def test_what_was_read_meanwhile_is_not_sent_again_when_it_is_offered() -> None:
     log = Log(*entries(1, 3))
     one = started(log)

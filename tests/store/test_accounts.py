@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 from datetime import UTC, timedelta
 
+import pytest
 import sqlalchemy as sa
 
 from flask_e2emsg.protocol.values import now
-from flask_e2emsg.store.accounts import Party
+from flask_e2emsg.store.accounts import ROWS_AT_ONCE, Party
 from flask_e2emsg.store.models import accounts, events, messages
-from tests.store.process import Process
+from tests.store.process import Process, sending
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
 
@@ -138,6 +139,33 @@ class TestDelete:
         with store.database.read() as connection:
             assert list(connection.scalars(sa.select(messages.c.id))) == [kept]
             assert set(connection.scalars(sa.select(events.c.account_id))) == {bob.account_id}
+
+    def test_more_goes_than_one_step_takes(self, store: Process, alice: Party, bob: Party) -> None:
+        store.append(*(sending(alice, bob) for _ in range(2 * ROWS_AT_ONCE + 1)))
+        store.ack(bob)
+        assert store.accounts.delete("alice") is True
+        with store.database.read() as connection:
+            assert connection.scalar(sa.select(sa.func.count()).select_from(messages)) == 0
+        assert store.positions(bob) == []
+
+    @pytest.mark.parametrize("count", range(4))
+    def test_an_interrupted_deletion_can_be_done_again(
+        self, store: Process, alice: Party, bob: Party, monkeypatch: pytest.MonkeyPatch, count: int
+    ) -> None:
+        def interrupted(statement: sa.Executable, parameters: dict[str, int]) -> int:
+            if steps.pop() is last:
+                raise InterruptedError
+            return write(statement, parameters)
+
+        store.send(alice, bob)
+        last, write = object(), store.accounts._write
+        steps = [last, *map(str, range(count))]
+        with monkeypatch.context() as broken:
+            broken.setattr(store.accounts, "_write", interrupted)
+            with pytest.raises(InterruptedError):
+                store.accounts.delete("alice")
+        assert store.accounts.delete("alice") is True
+        assert store.positions(bob) == []
 
     def test_a_user_without_an_account_cannot_be_deleted(self, store: Process) -> None:
         assert store.accounts.delete("nobody") is False

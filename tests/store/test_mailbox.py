@@ -231,6 +231,17 @@ class TestSendMany:
         assert outcome.is_new
         assert (store.positions(bob), store.positions(carol)) == ([1], [1])
 
+    def test_every_answer_names_the_time_of_the_first_message(
+        self, store: Process, alice: Party, bob: Party, carol: Party
+    ) -> None:
+        ids = dict(enumerate((uuid4(), uuid4())))
+        [early] = store.append(sending_many(alice, [bob], ids=ids))
+        [mixed] = store.append(sending_many(alice, [bob, carol], ids=ids))
+        [again] = store.append(sending_many(alice, [bob, carol], ids=ids))
+        assert isinstance(early, Appended)
+        assert mixed == Appended(early.created_at, True, None)
+        assert again == Appended(early.created_at, False, None)
+
 
 class TestAck:
     def test_an_ack_marks_as_delivered_and_tells_the_sender(

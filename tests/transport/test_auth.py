@@ -441,7 +441,15 @@ def test_what_is_not_listed_word_for_word_is_denied(app: Flask, origin: str) -> 
 
 def test_a_star_lets_every_origin_in(app: Flask) -> None:
     for origin in (*OWN, *FOREIGN):
-        from_origin(app, origin, Settings(allowed_origins="*"), required=True)
+        from_origin(app, origin, Settings(allowed_origins="*"))
+
+
+def test_a_star_does_not_let_a_cookie_come_along_from_anywhere(app: Flask) -> None:
+    settings = Settings(allowed_origins="*")
+    from_origin(app, OWN[0], settings, required=True)
+    for origin in FOREIGN:
+        with pytest.raises(OriginDenied):
+            from_origin(app, origin, settings, required=True)
 
 
 def test_an_empty_list_lets_no_browser_in(app: Flask) -> None:

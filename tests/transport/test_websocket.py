@@ -178,6 +178,19 @@ def test_a_reader_that_takes_nothing_is_cut_at_the_deadline(
     assert 0.25 < time.monotonic() - started < 5
 
 
+def test_a_reader_that_keeps_taking_a_little_is_not_cut(
+    tiny_sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    server, client = tiny_sockets
+    sent, pace, taken = text_frame(b"x" * 130_000), threading.Event(), bytearray()
+    writer = send_in_thread(WebSocket(server, LIMIT, write_timeout_seconds=0.3), [sent])
+    while len(taken) < len(sent):
+        taken += client.recv(2000)
+        pace.wait(0.02)
+    writer.join(DEADLINE_SECONDS)
+    assert digest(taken) == digest(sent)
+
+
 def test_reading_goes_on_while_nothing_comes_for_longer_than_a_write_may_take(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
