@@ -1,22 +1,17 @@
-"""E2EMessaging: the extension object, and the only place that joins the layers.
+"""E2EMessaging: the extension object, and what belongs to an app.
 
-    protocol  <  store  <  delivery  <  transport  <  here
-
-What belongs to an app lives in `app.extensions["e2emsg"]`; what belongs to a process (threads,
-connections, the committer) is made when that process first needs it, so forking servers are safe.
+An app's settings and callbacks live in `app.extensions["e2emsg"]`; what belongs to a process
+(threads, connections, committers) is in process.py, where the layers are joined.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
-from uuid import UUID
+from typing import Generic, TypeVar
 
-import limits
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from werkzeug.routing import BaseConverter
@@ -24,28 +19,13 @@ from werkzeug.routing import BaseConverter
 from . import redaction
 from .cli import e2emsg_cli
 from .config import Settings
-from .delivery.background import Notifier, Ticker
-from .delivery.committer import Committer
 from .delivery.hub import Hub
-from .delivery.pump import Pump
-from .delivery.router import Router
 from .errors import ConfigurationError
+from .process import Process
 from .protocol import frames
-from .protocol.entries import Entry, MessageEntry, ReceiptEntry
-from .signals import message_delivered, message_stored, user_connected, user_disconnected
 from .store import models
-from .store.accounts import Accounts
 from .store.database import SUPPORTED, Database
-from .store.history import History
-from .store.mailbox import Mailboxes
-from .store.postgresql import PostgreSQLMailboxes
-from .store.purge import purge
-from .store.sqlite import SQLiteMailboxes
-from .store.tickets import Tickets
-from .store.user import known_to_host
 from .transport.blueprint import make_blueprint
-
-PURGE_SECONDS = 300.0
 
 AuthorizeSend = Callable[[str, str, str | None], bool]
 UserIsActive = Callable[[str], bool]
@@ -221,169 +201,11 @@ class AppState:
         self.db.session.remove()
 
 
-class Process:
-    """The layers of one app in one process, joined."""
-
-    def __init__(self, state: AppState) -> None:
-        self.pid = os.getpid()
-        self._state = state
-        settings = state.settings
-        with state.app.app_context():
-            self.database = Database(state.db.engine)
-        self.accounts = Accounts(self.database)
-        kind = SQLiteMailboxes if self.database.is_sqlite else PostgreSQLMailboxes
-        self.mailboxes: Mailboxes = kind(self.database, _ids_in_one_receipt(settings))
-        self.history = History(self.database)
-        self.tickets = Tickets(self.database)
-        self.hub = Hub(settings.max_connections_per_user)
-        self.notifier = Notifier("e2emsg-notifier")
-        sends = self._committer("e2emsg-sends")
-        # A mark must not make a message wait; where there is one writer they share its commits.
-        marks = sends if self.database.is_sqlite else self._committer("e2emsg-marks")
-        self.router = Router(
-            _HostRules(state), self.accounts, self.hub, sends, marks, settings.max_frame_bytes
-        )
-        self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
-        self.purger = Ticker("e2emsg-purge", PURGE_SECONDS, self._purge)
-
-    def new_pump(self, user_id: str) -> Pump:
-        """A connection's pump, registered before its mailbox is first read.
-
-        Raises:
-            TooManyConnections: the user is at the cap.
-        """
-        owner = self.accounts.find(user_id) or self.accounts.ensure(user_id).owner
-        pump = Pump(owner, self.mailboxes.entries_after, self.router.ack)
-        self.hub.add(pump)
-        self.keep_up()
-        return pump
-
-    def keep_up(self) -> None:
-        """Make sure that the sweep and the purge run."""
-        self.sweeper.ensure_running()
-        self.purger.ensure_running()
-
-    def connected(self, pump: Pump) -> None:
-        """Tell the host that a connection is live."""
-        self._signal(user_connected, user_id=pump.owner.user_id, connection_id=pump.id)
-
-    def removed(self, pump: Pump) -> None:
-        """Forget a connection that has ended, and tell the host."""
-        if self.hub.remove(pump):
-            self._signal(user_disconnected, user_id=pump.owner.user_id, connection_id=pump.id)
-
-    def _committer(self, name: str) -> Committer:
-        boxes = self.mailboxes
-        return Committer(
-            name, boxes.append, boxes.ack, boxes.read, self.database.together, self._publish
-        )
-
-    def _publish(self, entries: Mapping[str, list[Entry]]) -> None:
-        self.hub.publish(entries)
-        _, _, on_undelivered = self._state.extension._rules()
-        if not (on_undelivered or message_stored.receivers or message_delivered.receivers):
-            return
-        for user_id, new in entries.items():
-            offline = on_undelivered is not None and not self.hub.of(user_id)
-            for entry in _once(new):
-                self._tell_host(user_id, entry)
-            if offline and any(_is_received(entry, user_id) for entry in new):
-                self.notifier.tell(self._in_context(on_undelivered, user_id))
-
-    def _tell_host(self, user_id: str, entry: Entry) -> None:
-        if isinstance(entry, ReceiptEntry):
-            if entry.kind == "delivered":
-                self._signal(
-                    message_delivered,
-                    message_ids=[str(message_id) for message_id in entry.ids],
-                    sender_id=user_id,
-                    recipient_id=entry.by,
-                )
-        elif _is_received(entry, user_id):
-            message = entry.message
-            self._signal(
-                message_stored,
-                message_id=str(message.id),
-                sender_id=message.sender,
-                recipient_id=message.recipient,
-                conversation_id=message.conversation_id,
-            )
-
-    def _signal(self, signal: Any, **news: Any) -> None:
-        if signal.receivers:
-            self.notifier.tell(self._in_context(lambda: signal.send(self._state.app, **news)))
-
-    def _in_context(self, callback: Any, *arguments: Any) -> Callable[[], object]:
-        def run() -> None:
-            with self._state.app.app_context():
-                callback(*arguments)
-
-        return run
-
-    def _sweep(self) -> None:
-        self.hub.sweep(self.accounts.heads)
-
-    def _purge(self) -> None:
-        purge(self.database, self._state.settings.retention_days)
-
-
-class _HostRules:
-    """The host's callbacks and limits, as the router asks for them."""
-
-    def __init__(self, state: AppState) -> None:
-        self._state = state
-        rate = state.settings.rate_limit
-        self._limits = [] if rate is None else limits.parse_many(rate)
-        self._limiter = limits.strategies.MovingWindowRateLimiter(limits.storage.MemoryStorage())
-
-    def may_send(self, sender: str, recipient: str, conversation_id: str | None) -> bool:
-        authorize, _, _ = self._state.extension._rules()
-        if authorize is None:
-            return True
-        with self._state.app.app_context():
-            return bool(authorize(sender, recipient, conversation_id))
-
-    def may_send_now(self, sender: str, count: int) -> float | None:
-        for limit in self._limits:
-            if not self._limiter.test(limit, sender, cost=count):
-                reset_at = self._limiter.get_window_stats(limit, sender).reset_time
-                return round(max(reset_at - time.time(), 0.1), 1)
-        for limit in self._limits:
-            self._limiter.hit(limit, sender, cost=count)
-        return None
-
-    def knows_user(self, user_id: str) -> bool:
-        with self._state.process.database.read() as connection:
-            return known_to_host(self._state.db.metadata, connection, user_id)
-
-
 class _AnyCharacters(BaseConverter):
     """A path part that may hold anything, slashes included."""
 
     regex = r"[\s\S]+"
     part_isolating = False
-
-
-def _ids_in_one_receipt(settings: Settings) -> int:
-    """As many as fit into a frame beside the longest user id."""
-    return max(1, min(500, (settings.max_frame_bytes - 1700) // 39))
-
-
-def _once(entries: Sequence[Entry]) -> list[Entry]:
-    """Without the second entry of a message to oneself."""
-    seen: set[UUID] = set()
-    kept = []
-    for entry in entries:
-        if isinstance(entry, MessageEntry):
-            if entry.message.id in seen:
-                continue
-            seen.add(entry.message.id)
-        kept.append(entry)
-    return kept
-
-
-def _is_received(entry: Entry, user_id: str) -> bool:
-    return isinstance(entry, MessageEntry) and entry.message.recipient == user_id
 
 
 def _state() -> AppState:

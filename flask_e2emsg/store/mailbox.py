@@ -18,10 +18,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
-
-import msgspec
 
 from ..errors import IdConflict, Refusal, UnknownRecipient
 from ..protocol.entries import Entry, Message, MessageEntry, ReceiptEntry
@@ -29,7 +27,6 @@ from ..protocol.frames import Outgoing
 from ..protocol.values import now
 from .accounts import Party
 from .database import Conflict, ConnectionLost, Database
-from .times import aware, aware_or_none
 
 T = TypeVar("T")
 
@@ -400,47 +397,3 @@ def _by_user(receipts: Iterable[tuple[str, ReceiptEntry]]) -> dict[str, list[Ent
     for user_id, receipt in sorted(receipts, key=lambda item: item[1].seq):
         entries[user_id].append(receipt)
     return entries
-
-
-def entry_from_row(row: Any, owner: Party) -> Entry:
-    """The entry in one row of an entries query.
-
-    Columns: seq, place ('received', 'sent' or a receipt's kind), id, other (user id), and the
-    message's or the receipt's own columns.
-    """
-    if row.place == "event":
-        return receipt_from_json(row.seq, row.kind, row.data)
-    sender, recipient = owner.user_id, row.other
-    if row.place == "received":
-        sender, recipient = recipient, sender
-    message = Message(
-        row.id if isinstance(row.id, UUID) else UUID(row.id),
-        sender,
-        recipient,
-        row.conversation_id,
-        bytes(row.encrypted_content),
-        aware(row.created_at),
-        aware_or_none(row.expires_at),
-    )
-    return MessageEntry(row.seq, message, row.origin if row.place == "sent" else None)
-
-
-class _ReceiptData(msgspec.Struct):
-    by: str
-    ids: list[UUID]
-    at: datetime
-
-
-_receipt_encoder = msgspec.json.Encoder()
-_receipt_decoder = msgspec.json.Decoder(_ReceiptData)
-
-
-def receipt_to_json(by: str, ids: Sequence[UUID], at: datetime) -> str:
-    """What the `data` of a receipt's event holds."""
-    return _receipt_encoder.encode(_ReceiptData(by, list(ids), at)).decode()
-
-
-def receipt_from_json(seq: int, kind: str, data: str) -> ReceiptEntry:
-    """A receipt from its event."""
-    fields = _receipt_decoder.decode(data)
-    return ReceiptEntry(seq, kind, fields.by, fields.ids, fields.at)

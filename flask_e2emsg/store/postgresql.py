@@ -23,9 +23,8 @@ from .mailbox import (
     Page,
     Read,
     Stored,
-    entry_from_row,
-    receipt_from_json,
 )
+from .rows import entry_from_row, receipt_from_json
 from .times import aware
 
 _STORE = """

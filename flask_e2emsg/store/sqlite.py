@@ -26,9 +26,8 @@ from .mailbox import (
     Read,
     Row,
     Stored,
-    entry_from_row,
-    receipt_to_json,
 )
+from .rows import entry_from_row, receipt_to_json
 from .times import aware, sqlite_text
 
 # SQLite before 3.32 takes 999 parameters; one statement has a few besides its list.
