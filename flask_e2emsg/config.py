@@ -94,9 +94,9 @@ class Settings:
 
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
-            raise ConfigurationError(
-                f"{PREFIX}{name.upper()} must be {expected}, not {getattr(self, name)!r}."
-            )
+            # An address may hold a password.
+            given = "what it is" if name.endswith("_url") else repr(getattr(self, name))
+            raise ConfigurationError(f"{PREFIX}{name.upper()} must be {expected}, not {given}.")
 
 
 def _is_prefix(value: object) -> bool:

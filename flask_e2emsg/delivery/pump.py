@@ -192,7 +192,7 @@ class Pump:
                 self._next_fresh()
             if room <= 0 or self._head <= position:
                 return []
-            limit = min(room, ENTRIES_AT_ONCE)
+            limit, head = min(room, ENTRIES_AT_ONCE), self._head
             if self._fresh and self._fresh[0].seq == position + 1:
                 fresh = [self._next_fresh() for _ in range(min(limit, len(self._fresh)))]
                 return self._passed(fresh, fresh[-1].seq)
@@ -200,7 +200,11 @@ class Pump:
         with self._lock:
             if page.through <= position:
                 # Less is there than was said: the account is gone, or the database was restored.
-                self._head = position
+                # What was said meanwhile stands.
+                if self._fresh:
+                    self._head = self._fresh[-1].seq
+                elif self._head == head:
+                    self._head = position
                 return []
             return self._passed(page.entries, page.through)
 

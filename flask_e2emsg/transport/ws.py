@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from ..config import Settings
 from ..delivery.pump import Pump
 from ..delivery.router import Router
-from ..errors import BadRequest, E2EMsgError, Refusal, Unauthorized, Unavailable
+from ..errors import BadRequest, E2EMsgError, Refusal, Unavailable
 from ..protocol import frames
 from ..protocol.values import Cursor, format_time
 from ..store.accounts import MailboxState
@@ -264,5 +264,5 @@ def _log_failure(what: str, error: BaseException) -> None:
         trace = trace.tb_next
     place = "?" if trace is None else f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
     logger.error("%s a connection failed: %s in %s", what, type(error).__name__, place)
-    if isinstance(error, E2EMsgError) and not isinstance(error, Unauthorized):
+    if isinstance(error, E2EMsgError):
         logger.error("%s", error)

@@ -14,6 +14,8 @@ from flask_e2emsg.delivery.pump import (
     Pump,
 )
 from flask_e2emsg.errors import BadRequest, Unavailable
+from flask_e2emsg.store.accounts import Party
+from flask_e2emsg.store.mailbox import Page
 from tests.delivery.fakes import (
     DEADLINE_SECONDS,
     Acks,
@@ -81,6 +83,19 @@ def test_a_mailbox_that_holds_less_than_was_said_is_not_read_for_ever() -> None:
     assert not one.stirred.is_set()
     one.offer(entries(5, 5))
     assert positions(take_all(one)) == [5]
+
+
+def test_what_is_offered_during_a_read_that_finds_nothing_is_not_forgotten() -> None:
+    class Overtaken(Log):
+        def entries_after(self, owner: Party, seq: int, limit: int) -> Page:
+            page = super().entries_after(owner, seq, limit)
+            one.offer(entries(1, 1))
+            return page
+
+    one = started(Overtaken())
+    one.offer(entries(2, 2))
+    assert positions(one.take_entries()) == []
+    assert positions(one.take_entries()) == [1]
 
 
 def test_what_was_read_meanwhile_is_not_sent_again_when_it_is_offered() -> None:

@@ -130,6 +130,11 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(
     assert f"E2EMSG_{key}" in cure(closing(app), db)
 
 
+def test_a_refused_address_is_not_repeated(closing: Closing) -> None:
+    app, db = prepared_app(E2EMSG_BUS_URL="redis://:hunter2@localhost")
+    assert "hunter2" not in cure(closing(app), db)
+
+
 @pytest.mark.parametrize("field", [field.name for field in fields(Settings)])
 def test_every_key_has_values_that_are_refused(field: str) -> None:
     assert field.upper() in WRONG
