@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeGuard
 
 import limits
 
@@ -23,13 +23,16 @@ class Settings:
     url_prefix: str = "/api"  # where the blueprint lives; starts with a slash
     bus_url: str | None = None  # None and "local": wake-ups stay in the process
     allowed_origins: str | Sequence[str] | None = None  # None: the request's own host; "*": any
-    max_connections_per_user: int = 10  # live sockets of one user
+    max_connections_per_user: int = 10  # live sockets of one user, over all workers
     max_frame_bytes: int = 131072  # of one frame or REST body, in bytes of UTF-8
     max_in_flight: int = 256  # entries sent beyond the client's last ack, per connection
     heartbeat_seconds: float = 25.0  # ping interval; silence for two of them ends the connection
     sweep_seconds: float = 2.0  # the longest that a lost wake-up delays a message
     write_timeout_seconds: float = 10.0  # a client that takes no byte for so long is cut off
-    rate_limit: str | None = "1200/minute"  # sends per user; None switches the limit off
+    rate_limit: str | None = "1200/minute"  # sends per user, over all workers; None: any number
+    max_undelivered: int | None = 200_000  # entries that may wait for one user; None: any number
+    max_undelivered_per_sender: int | None = 20_000  # messages of one sender among them
+    hide_refusals: bool = True  # answer for who refuses a sender as for who does not exist
     check_envelopes: bool = True  # refuse content that is no well-formed envelope
     retention_days: float | None = None  # delivered messages older than this go; None keeps them
     required_claims: Sequence[str] = ("exp", "jti", "type")  # an access token without these is 401
@@ -69,11 +72,15 @@ class Settings:
             ("max_in_flight", 1, 10_000),
         ):
             value = getattr(self, name)
-            ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+            ok = _is_whole(value) and low <= value <= high
             self._require(name, ok, f"a whole number from {low} to {high}")
         for name in ("heartbeat_seconds", "sweep_seconds", "write_timeout_seconds"):
             value = getattr(self, name)
             self._require(name, _is_number(value) and 0 < value <= 3600, "seconds, above 0")
+        for name in ("max_undelivered", "max_undelivered_per_sender"):
+            value = getattr(self, name)
+            ok = value is None or (_is_whole(value) and value > 0)
+            self._require(name, ok, "a whole number above 0, or None")
         days = self.retention_days
         self._require(
             "retention_days",
@@ -85,7 +92,8 @@ class Settings:
             _is_rate(self.rate_limit),
             'a rate such as "1200/minute", several with ";", or None',
         )
-        self._require("check_envelopes", isinstance(self.check_envelopes, bool), "True or False")
+        for name in ("check_envelopes", "hide_refusals"):
+            self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self._require(
             "required_claims",
             _is_list_of_text(self.required_claims) and "exp" in self.required_claims,
@@ -118,6 +126,10 @@ def _is_list_of_text(value: object) -> bool:
     return isinstance(value, list | tuple | set | frozenset) and all(
         isinstance(item, str) for item in value
     )
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:

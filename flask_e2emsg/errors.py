@@ -5,7 +5,7 @@
     ├── SchemaMissing           the tables are not there; the text names the command
     └── Refusal                 a client was told no; code, status and close code stand on the class
         ├── BadRequest, Unauthorized, Forbidden, NotFound, UnknownRecipient, IdConflict, TooLarge,
-        │   OriginDenied, UpgradeRequired, TooManyConnections
+        │   OriginDenied, UpgradeRequired, TooManyConnections, RateLimited, QuotaExceeded
         └── Unavailable, Internal, Draining, Overloaded
 
 The words in `code` are those of docs/protocol.md, section 6; they are the same in frames and in
@@ -143,6 +143,13 @@ class RateLimited(Refusal):
 
     code, http_status, retry_after = "rate_limited", 429, 1.0
     default_message = "Too many messages. Wait, then send again."
+
+
+class QuotaExceeded(Refusal):
+    """So much waits for this recipient that nothing more is taken in."""
+
+    code, http_status, retry_after = "quota_exceeded", 429, 60.0
+    default_message = "Too many messages wait for this recipient. Try again later."
 
 
 class Unavailable(Refusal):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from flask import Flask, current_app
+from flask import Flask, current_app, request
 from flask_sqlalchemy import SQLAlchemy
 from werkzeug.routing import BaseConverter
 
@@ -20,17 +20,20 @@ from . import redaction
 from .cli import e2emsg_cli
 from .config import Settings
 from .delivery.hub import Hub
-from .errors import ConfigurationError
+from .errors import ConfigurationError, Unauthorized
 from .process import Process
 from .protocol import frames
 from .store import models
 from .store.database import SUPPORTED, Database
-from .transport.blueprint import make_blueprint
+from .transport import auth
+from .transport.blueprint import BLUEPRINT, make_blueprint
 
 AuthorizeSend = Callable[[str, str, str | None], bool]
 UserIsActive = Callable[[str], bool]
 OnUndelivered = Callable[[str], object]
 Callback = TypeVar("Callback", bound=Callable[..., object])
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class Hook(Generic[Callback]):
@@ -63,7 +66,8 @@ class E2EMessaging:
     * `@e2emsg.authorize_send`: `(sender, recipient, conversation_id) -> bool`, by default always
       true. Runs before a message is stored or a typing notice forwarded, in an app context.
     * `@e2emsg.user_is_active`: `(user_id) -> bool`, by default always true. Runs whenever a token
-      is accepted, in the request's context; False makes the token as good as invalid.
+      is accepted, and again and again while a connection is open, in a request context; False
+      makes the token as good as invalid.
     * `@e2emsg.on_undelivered`: `(user_id) -> None`, by default nothing. Runs after a message was
       stored for somebody who has no live connection in this process, in an app context, on a
       thread of its own: the place for a push notification.
@@ -100,6 +104,7 @@ class E2EMessaging:
         app.extensions["e2emsg"] = state
         app.url_map.converters["e2emsg_id"] = _AnyCharacters
         app.register_blueprint(make_blueprint(state))
+        app.teardown_request(state.notice_request)
         app.cli.add_command(e2emsg_cli)
         redaction.install()
 
@@ -120,11 +125,12 @@ class E2EMessaging:
         return len(pumps)
 
     def disconnect(self, user_id: str) -> int:
-        """Close the user's live connections in this process with 4401. Returns how many."""
-        pumps = _state().process.hub.of(user_id)
-        for pump in pumps:
-            pump.close(4401)
-        return len(pumps)
+        """Close the user's live connections with 4401. Returns how many there are.
+
+        Those of this process hear of it at once, those of other workers within
+        `E2EMSG_SWEEP_SECONDS`.
+        """
+        return _state().process.end_all_of(user_id, 4401)
 
     def forget_user(self, user_id: str) -> bool:
         """Delete a user's account, key and log, and what the user sent to others.
@@ -132,10 +138,8 @@ class E2EMessaging:
         Live connections are closed with 4403. True if there was an account.
         """
         process = _state().process
-        existed = process.accounts.delete(user_id)
-        for pump in process.hub.of(user_id):
-            pump.close(4403)
-        return existed
+        process.end_all_of(user_id, 4403)
+        return process.accounts.delete(user_id)
 
     def _rules(self) -> tuple[AuthorizeSend | None, UserIsActive | None, OnUndelivered | None]:
         return self._authorize_send, self._user_is_active, self._on_undelivered
@@ -192,9 +196,34 @@ class AppState:
         _, active, _ = self.extension._rules()
         return active is None or bool(active(user_id))
 
+    def still_accepts(self, identity: auth.Identity) -> bool:
+        """Whether the host would let in today whom it has let in before."""
+        # A context of its own: what the host's callbacks take, they give back at its end.
+        with self.app.test_request_context(f"{self.settings.url_prefix}/ws"):
+            try:
+                auth.confirm(identity)
+            except Unauthorized:
+                return False
+            return self.user_is_active(identity.user_id)
+
+    def has_questions(self) -> bool:
+        """Whether the host has a way to turn away whom it has let in."""
+        _, active, _ = self.extension._rules()
+        return active is not None or auth.host_has_questions(self.app)
+
+    def notice_request(self, _error: BaseException | None) -> None:
+        """A request of the host's may have logged out, locked out or revoked somebody."""
+        process = self._process
+        if process is None or request.method in SAFE_METHODS or request.blueprint == BLUEPRINT:
+            return
+        user_id = auth.user_of_request()
+        if user_id is not None:
+            process.rechecker.look_at(user_id)
+        process.rechecker.look_around()
+
     def drain(self) -> None:
         """Take no new connection in this process, and close the live ones with 1012."""
-        self.process.hub.drain()
+        self.process.drain()
 
     def let_go(self) -> None:
         """Give back what the request holds of the host's connection pool."""

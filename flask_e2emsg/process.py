@@ -7,8 +7,8 @@ It is made when the process first needs it, so servers may fork before or after.
 
 from __future__ import annotations
 
+import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -19,13 +19,19 @@ from .config import Settings
 from .delivery.background import Notifier, Ticker
 from .delivery.committer import Committer
 from .delivery.hub import Hub
+from .delivery.limiter import RateLimiter
 from .delivery.pump import Pump
+from .delivery.quota import Quotas
+from .delivery.recheck import Rechecker
 from .delivery.router import Router
+from .errors import E2EMsgError
 from .protocol.entries import Entry, MessageEntry, ReceiptEntry
 from .signals import message_delivered, message_stored, user_connected, user_disconnected
 from .store.accounts import Accounts
+from .store.counters import DatabaseStorage
 from .store.database import Database
 from .store.history import History
+from .store.leases import RENEW_SECONDS, Leases
 from .store.mailbox import Mailboxes
 from .store.postgresql import PostgreSQLMailboxes
 from .store.purge import purge
@@ -35,6 +41,8 @@ from .store.user import known_to_host
 
 if TYPE_CHECKING:
     from .extension import AppState
+
+logger = logging.getLogger("flask_e2emsg.process")
 
 PURGE_SECONDS = 300.0
 
@@ -54,14 +62,28 @@ class Process:
         self.history = History(self.database)
         self.tickets = Tickets(self.database)
         self.hub = Hub(settings.max_connections_per_user)
+        self.leases = Leases(self.database, settings.max_connections_per_user)
+        self.rechecker = Rechecker(self.hub, self._may_stay, state.has_questions)
         self.notifier = Notifier("e2emsg-notifier")
         sends = self._committer("e2emsg-sends")
         # A mark must not make a message wait; where there is one writer they share its commits.
         marks = sends if self.database.is_sqlite else self._committer("e2emsg-marks")
         self.router = Router(
-            _HostRules(state), self.accounts, self.hub, sends, marks, settings.max_frame_bytes
+            _HostRules(state, self.database),
+            self.accounts,
+            self.hub,
+            sends,
+            marks,
+            Quotas(
+                self.accounts.waiting,
+                settings.max_undelivered_per_sender,
+                settings.max_undelivered,
+            ),
+            settings.max_frame_bytes,
+            settings.hide_refusals,
         )
         self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
+        self.renewer = Ticker("e2emsg-leases", RENEW_SECONDS, self.leases.renew)
         self.purger = Ticker("e2emsg-purge", PURGE_SECONDS, self._purge)
 
     def new_pump(self, user_id: str) -> Pump:
@@ -74,11 +96,18 @@ class Process:
         pump = Pump(owner, self.mailboxes.entries_after, self.router.ack)
         self.hub.add(pump)
         self.keep_up()
+        try:
+            self.leases.take(owner.account_id, UUID(pump.id))
+        except BaseException:
+            self.hub.remove(pump)
+            raise
         return pump
 
     def keep_up(self) -> None:
-        """Make sure that the sweep and the purge run."""
+        """Make sure that what runs beside the main path does."""
         self.sweeper.ensure_running()
+        self.renewer.ensure_running()
+        self.rechecker.ensure_running()
         self.purger.ensure_running()
 
     def connected(self, pump: Pump) -> None:
@@ -88,7 +117,25 @@ class Process:
     def removed(self, pump: Pump) -> None:
         """Forget a connection that has ended, and tell the host."""
         if self.hub.remove(pump):
+            self.leases.give_back(UUID(pump.id))
             self._signal(user_disconnected, user_id=pump.owner.user_id, connection_id=pump.id)
+
+    def end_all_of(self, user_id: str, close_code: int) -> int:
+        """Close a user's connections on all workers; how many there are."""
+        for pump in self.hub.of(user_id):
+            pump.close(close_code)
+        owner = self.accounts.find(user_id)
+        return 0 if owner is None else self.leases.end_all_of(owner.account_id, close_code)
+
+    def drain(self) -> None:
+        """Take no new connection, and close the live ones with 1012."""
+        self.hub.drain()
+        try:
+            self.leases.resign()
+        except E2EMsgError:
+            logger.warning(
+                "the database is away; this worker's slots are free when its lease ends"
+            )
 
     def _committer(self, name: str) -> Committer:
         boxes = self.mailboxes
@@ -140,6 +187,14 @@ class Process:
 
     def _sweep(self) -> None:
         self.hub.sweep(self.accounts.heads)
+        if ends := self.leases.wanted_ends():
+            for pump in self.hub.all():
+                if (close_code := ends.get(UUID(pump.id))) is not None:
+                    pump.close(close_code)
+
+    def _may_stay(self, pump: Pump) -> bool:
+        credential: Any = pump.credential
+        return credential is None or self._state.still_accepts(credential)
 
     def _purge(self) -> None:
         purge(self.database, self._state.settings.retention_days)
@@ -148,11 +203,12 @@ class Process:
 class _HostRules:
     """The host's callbacks and limits, as the router asks for them."""
 
-    def __init__(self, state: AppState) -> None:
+    def __init__(self, state: AppState, database: Database) -> None:
         self._state = state
         rate = state.settings.rate_limit
-        self._limits = [] if rate is None else limits.parse_many(rate)
-        self._limiter = limits.strategies.MovingWindowRateLimiter(limits.storage.MemoryStorage())
+        self._limiter = RateLimiter(
+            DatabaseStorage(database), [] if rate is None else limits.parse_many(rate)
+        )
 
     def may_send(self, sender: str, recipient: str, conversation_id: str | None) -> bool:
         authorize, _, _ = self._state.extension._rules()
@@ -162,13 +218,7 @@ class _HostRules:
             return bool(authorize(sender, recipient, conversation_id))
 
     def may_send_now(self, sender: str, count: int) -> float | None:
-        for limit in self._limits:
-            if not self._limiter.test(limit, sender, cost=count):
-                reset_at = self._limiter.get_window_stats(limit, sender).reset_time
-                return round(max(reset_at - time.time(), 0.1), 1)
-        for limit in self._limits:
-            self._limiter.hit(limit, sender, cost=count)
-        return None
+        return self._limiter.spend(sender, count)
 
     def knows_user(self, user_id: str) -> bool:
         with self._state.process.database.read() as connection:

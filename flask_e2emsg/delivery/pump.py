@@ -34,6 +34,7 @@ class Pump:
     Attributes:
         id: what the client sees as `connection_id`.
         origin: what marks this connection's own `sent` entries in the log.
+        credential: what the gate accepted, for whoever asks again whether it is still good.
         close_code: set once when the connection shall end; the writer sends it.
         stirred: set whenever there may be something to write.
     """
@@ -45,6 +46,7 @@ class Pump:
         identity = uuid4()
         self.id = str(identity)
         self.origin = identity.int >> 65
+        self.credential: object = None
         self.close_code: int | None = None
         self.stirred = threading.Event()
         self._entries_after = entries_after

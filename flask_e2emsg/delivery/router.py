@@ -14,6 +14,7 @@ from uuid import UUID
 from ..errors import (
     Forbidden,
     Internal,
+    QuotaExceeded,
     RateLimited,
     Refusal,
     TooLarge,
@@ -27,6 +28,7 @@ from ..store.mailbox import Ack, Append, Appended, Read
 from .committer import Committer, Done, Operation, Outcome
 from .hub import Hub
 from .pump import Pump
+from .quota import Quotas
 
 COMMIT_PATIENCE_SECONDS = 60.0
 
@@ -56,7 +58,9 @@ class Router:
     hub: Hub
     sends: Committer
     marks: Committer  # the same one where the database has one writer
+    quotas: Quotas
     max_frame_bytes: int
+    hide_refusals: bool  # whether a refused recipient is answered for like an unknown one
 
     def send(self, pump: Pump, message: Outgoing) -> None:
         """Store a message from a connection, which gets the answer.
@@ -145,7 +149,8 @@ class Router:
         """The operation that stores messages, if the host's rules allow it.
 
         Raises:
-            Forbidden, RateLimited, TooLarge, UnknownRecipient: what stands against it.
+            RateLimited, TooLarge, UnknownRecipient, Forbidden, QuotaExceeded: what stands against
+                it; a host that hides its refusals never says Forbidden.
         """
         wait = self.rules.may_send_now(sender.user_id, len(messages))
         if wait is not None:
@@ -155,14 +160,10 @@ class Router:
         for message in messages:
             if largest_frame(sender.user_id, message) > self.max_frame_bytes:
                 raise TooLarge(_TOO_LARGE, message_id=None if keeps_sent else str(message.id))
-        for message in messages:
-            if not self.rules.may_send(sender.user_id, message.recipient, message.conversation_id):
-                raise Forbidden(message_id=None if keeps_sent else str(message.id))
-        parties = self._recipients({message.recipient for message in messages})
-        for message in messages:
-            if message.recipient not in parties:
-                raise UnknownRecipient(message_id=None if keeps_sent else str(message.id))
-        recipients = [parties[message.recipient] for message in messages]
+        recipients = self._recipients(sender, messages, names_culprit=not keeps_sent)
+        full = self.quotas.check(sender, recipients)
+        if full is not None:
+            raise QuotaExceeded(message_id=None if keeps_sent else str(messages[full].id))
         return Append(sender, recipients, messages, keeps_sent, origin)
 
     def commit(self, append: Append) -> Appended:
@@ -189,11 +190,37 @@ class Router:
             raise outcome if isinstance(outcome, Refusal) else Internal
         return outcome
 
-    def _recipients(self, user_ids: set[str]) -> dict[str, Party]:
-        parties = self.accounts.find_many(user_ids)
-        for user_id in user_ids - parties.keys():
-            if self.rules.knows_user(user_id):
-                parties[user_id] = self.accounts.ensure(user_id).owner
+    def _recipients(
+        self, sender: Party, messages: Sequence[Outgoing], *, names_culprit: bool
+    ) -> list[Party]:
+        refused = {
+            message.id
+            for message in messages
+            if not self.rules.may_send(sender.user_id, message.recipient, message.conversation_id)
+        }
+        shut = {message.recipient for message in messages if message.id in refused}
+        parties = self._settle({message.recipient for message in messages}, shut)
+        for message in messages:
+            culprit = str(message.id) if names_culprit else None
+            if message.id in refused and not self.hide_refusals:
+                raise Forbidden(message_id=culprit)
+            if message.id in refused or message.recipient not in parties:
+                raise UnknownRecipient(message_id=culprit)
+        return [parties[message.recipient] for message in messages]
+
+    def _settle(self, user_ids: set[str], shut: set[str]) -> dict[str, Party]:
+        """The accounts of recipients; for new ones whom the host knows they are made.
+
+        About those who refuse the sender (`shut`) the same questions are asked as about those
+        whom nobody knows, so that the time it takes tells as little as the answer.
+        """
+        parties = self.accounts.remembered(user_ids - shut)
+        if unsettled := user_ids - parties.keys():
+            found = self.accounts.look_up(unsettled)
+            parties.update(found)
+            for user_id in sorted(shut | (unsettled - found.keys())):
+                if self.rules.knows_user(user_id) and user_id not in shut:
+                    parties[user_id] = self.accounts.ensure(user_id).owner
         return parties
 
     def _refuse(self, pump: Pump, outcome: Outcome, ref: Ref, append: Append) -> None:

@@ -52,6 +52,14 @@ class PublicKey:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a user has not acknowledged yet."""
+
+    in_all: int  # entries of every kind
+    from_sender: int  # messages of one sender
+
+
 class Accounts:
     """The accounts of one database. Safe to use from several threads."""
 
@@ -71,16 +79,28 @@ class Accounts:
             return None
         return self._remember(Party(account_id, user_id))
 
-    def find_many(self, user_ids: set[str]) -> dict[str, Party]:
-        """The accounts of those of the users that have one."""
+    def remembered(self, user_ids: set[str]) -> dict[str, Party]:
+        """The accounts of those of the users whom this process knows, without asking anybody."""
         with self._lock:
-            found = {user_id: self._known[user_id] for user_id in user_ids & self._known.keys()}
-        if missing := user_ids - found.keys():
-            with self._database.read() as connection:
-                rows = connection.execute(_IDS_OF, {"user_ids": list(missing)})
-                parties = [Party(row.id, row.user_id) for row in rows]
-            found.update((party.user_id, self._remember(party)) for party in parties)
-        return found
+            return {user_id: self._known[user_id] for user_id in user_ids & self._known.keys()}
+
+    def look_up(self, user_ids: set[str]) -> dict[str, Party]:
+        """The accounts of those of the users that have one, from the database."""
+        with self._database.read() as connection:
+            rows = connection.execute(_IDS_OF, {"user_ids": list(user_ids)})
+            parties = [Party(row.id, row.user_id) for row in rows]
+        return {party.user_id: self._remember(party) for party in parties}
+
+    def waiting(self, recipient: Party, sender: Party, enough: int) -> Waiting:
+        """What waits for the recipient; of the sender's messages at most `enough` are counted."""
+        parameters = {
+            "recipient": recipient.account_id,
+            "sender": sender.account_id,
+            "enough": enough,
+        }
+        with self._database.read() as connection:
+            row = connection.execute(_WAITING, parameters).one_or_none()
+        return Waiting(0, 0) if row is None else Waiting(row.in_all, row.from_sender)
 
     def forget(self, user_id: str) -> None:
         """Drop what this process remembers of a user; the next find() asks the database."""
@@ -223,6 +243,22 @@ _STATE = sa.select(
     accounts.c.delivered_seq,
     accounts.c.floor_seq,
 ).where(_user)
+_recipient = sa.bindparam("recipient", type_=sa.Integer())
+_acknowledged = sa.select(accounts.c.delivered_seq).where(accounts.c.id == _recipient)
+_undelivered = (
+    sa.select(messages.c.recipient_seq)
+    .where(
+        messages.c.recipient_id == _recipient,
+        messages.c.sender_id == sa.bindparam("sender", type_=sa.Integer()),
+        messages.c.recipient_seq > _acknowledged.scalar_subquery(),
+    )
+    .limit(sa.bindparam("enough", type_=sa.Integer()))
+    .subquery()
+)
+_WAITING = sa.select(
+    (accounts.c.last_seq - accounts.c.delivered_seq).label("in_all"),
+    sa.select(sa.func.count()).select_from(_undelivered).scalar_subquery().label("from_sender"),
+).where(accounts.c.id == _recipient)
 _HEADS = sa.select(accounts.c.id, accounts.c.last_seq).where(
     accounts.c.id.in_(sa.bindparam("account_ids", expanding=True))
 )

@@ -117,12 +117,56 @@ class Ticket(Base):
     user_id: Mapped[str] = mapped_column(sa.String(255))
     expires_at: Mapped[datetime] = mapped_column(_Time)
     token_expires_at: Mapped[datetime] = mapped_column(_Time)
+    claims: Mapped[str] = mapped_column(sa.Text)  # JSON: the token's header and payload
+
+
+class Worker(Base):
+    """A process that serves connections, for as long as it renews its lease."""
+
+    __tablename__ = "e2emsg_workers"
+    __table_args__ = (sa.PrimaryKeyConstraint("id", name=conv("pk_e2emsg_workers")),)
+
+    id: Mapped[UUID] = mapped_column(sa.Uuid)
+    expires_at: Mapped[datetime] = mapped_column(_Time)
+
+
+class Connection(Base):
+    """A live connection. The primary key is the cap: a user has so many slots, over all workers."""
+
+    __tablename__ = "e2emsg_connections"
+    __table_args__ = (
+        sa.PrimaryKeyConstraint("account_id", "slot", name=conv("pk_e2emsg_connections")),
+        sa.Index(conv("ix_e2emsg_connections_worker"), "worker_id"),
+    )
+
+    account_id: Mapped[int] = mapped_column(sa.Integer, autoincrement=False)
+    slot: Mapped[int] = mapped_column(sa.Integer, autoincrement=False)  # from 0
+    id: Mapped[UUID] = mapped_column(sa.Uuid)
+    worker_id: Mapped[UUID] = mapped_column(sa.Uuid)
+    close_code: Mapped[int | None] = mapped_column(sa.Integer)  # its worker shall close it
+
+
+class Counter(Base):
+    """How much of a limit is used up in the present window of time."""
+
+    __tablename__ = "e2emsg_counters"
+    __table_args__ = (
+        sa.PrimaryKeyConstraint("digest", name=conv("pk_e2emsg_counters")),
+        sa.Index(conv("ix_e2emsg_counters_expiry"), "expires_at"),
+    )
+
+    digest: Mapped[bytes] = mapped_column(sa.LargeBinary)  # SHA-256 of what is counted
+    used: Mapped[int] = mapped_column(sa.BigInteger)
+    expires_at: Mapped[datetime] = mapped_column(_Time)
 
 
 accounts = Base.metadata.tables["e2emsg_accounts"]
 messages = Base.metadata.tables["e2emsg_messages"]
 events = Base.metadata.tables["e2emsg_events"]
 tickets = Base.metadata.tables["e2emsg_tickets"]
+workers = Base.metadata.tables["e2emsg_workers"]
+connections = Base.metadata.tables["e2emsg_connections"]
+counters = Base.metadata.tables["e2emsg_counters"]
 
 
 def copy_tables(metadata: sa.MetaData) -> None:

@@ -16,7 +16,9 @@ import sqlalchemy as sa
 
 from ..protocol.values import now
 from .database import Conflict, Database
-from .models import accounts, events, messages, tickets
+from .leases import FORGET_SECONDS
+from .models import accounts, connections, counters, events, messages, tickets, workers
+from .times import database_clock
 
 ROWS_AT_ONCE = 500
 PAUSE_SECONDS = 0.001
@@ -27,6 +29,8 @@ def purge(database: Database, retention_days: float | None) -> int:
     """Delete in small units of work; returns how many messages went."""
     removed = _purge_messages(database, messages.c.expires_at <= now())
     _write(database, sa.delete(tickets).where(tickets.c.expires_at <= now()))
+    _write(database, sa.delete(counters).where(counters.c.expires_at <= now()))
+    _purge_dead_workers(database)
     if retention_days is not None:
         before = now() - timedelta(days=retention_days)
         _raise_floors(database, before)
@@ -44,6 +48,14 @@ def _purge_messages(database: Database, due: sa.ColumnElement[bool]) -> int:
         removed += count
         if count < ROWS_AT_ONCE:
             return removed
+
+
+def _purge_dead_workers(database: Database) -> None:
+    """Workers that have not renewed their lease for long, and then connections of no worker."""
+    long_ago = database_clock(database.is_sqlite, -FORGET_SECONDS)
+    _write(database, sa.delete(workers).where(workers.c.expires_at <= long_ago))
+    has_worker = connections.c.worker_id.in_(sa.select(workers.c.id))
+    _write(database, sa.delete(connections).where(~has_worker))
 
 
 def _raise_floors(database: Database, before: datetime) -> None:

@@ -1,6 +1,6 @@
 """The tables as versioned steps for a host's own migrations.
 
-A host's revision calls `upgrade(op, since=0, to=1)` and `downgrade(op, since=1, to=0)`, so its
+A host's revision calls `upgrade(op, since=0, to=2)` and `downgrade(op, since=2, to=0)`, so its
 history stays linear and plain `flask db upgrade` works. A released step never changes and spells
 its tables out; what the models say today is none of its business.
 """
@@ -108,12 +108,18 @@ def _create_log(op: Any) -> None:
         sa.Column("created_at", time, nullable=False),
         sa.PrimaryKeyConstraint("account_id", "seq", name=conv("pk_e2emsg_events")),
     )
+    _create_tickets(op)
+
+
+def _create_tickets(op: Any, *more: sa.Column[Any]) -> None:
+    time = sa.DateTime(timezone=True)
     op.create_table(
         "e2emsg_tickets",
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("user_id", sa.String(255), nullable=False),
         sa.Column("expires_at", time, nullable=False),
         sa.Column("token_expires_at", time, nullable=False),
+        *more,
         sa.PrimaryKeyConstraint("digest", name=conv("pk_e2emsg_tickets")),
     )
     op.create_index(conv("ix_e2emsg_tickets_expiry"), "e2emsg_tickets", ["expires_at"])
@@ -131,5 +137,53 @@ def _drop_log(op: Any) -> None:
         op.drop_table(table)
 
 
-_STEPS: tuple[tuple[Step, Step], ...] = ((_create_log, _drop_log),)
+def _create_leases(op: Any) -> None:
+    time = sa.DateTime(timezone=True)
+    # Tickets live for seconds: to make the table anew is simpler than to alter it everywhere.
+    op.drop_table("e2emsg_tickets")
+    _create_tickets(op, sa.Column("claims", sa.Text(), nullable=False))
+    _create_passing_table(
+        op,
+        "e2emsg_workers",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("expires_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=conv("pk_e2emsg_workers")),
+    )
+    _create_passing_table(
+        op,
+        "e2emsg_connections",
+        sa.Column("account_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("slot", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("worker_id", sa.Uuid(), nullable=False),
+        sa.Column("close_code", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("account_id", "slot", name=conv("pk_e2emsg_connections")),
+    )
+    op.create_index(conv("ix_e2emsg_connections_worker"), "e2emsg_connections", ["worker_id"])
+    _create_passing_table(
+        op,
+        "e2emsg_counters",
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=conv("pk_e2emsg_counters")),
+    )
+    op.create_index(conv("ix_e2emsg_counters_expiry"), "e2emsg_counters", ["expires_at"])
+
+
+def _create_passing_table(op: Any, name: str, *parts: Any) -> None:
+    """A table whose rows are about living processes, and may be gone after a crash."""
+    # Without a log of its changes, opening a connection does not wait for the disk.
+    is_postgresql = op.get_bind().dialect.name == "postgresql"
+    op.create_table(name, *parts, prefixes=["UNLOGGED"] if is_postgresql else [])
+
+
+def _drop_leases(op: Any) -> None:
+    for table in ("e2emsg_counters", "e2emsg_connections", "e2emsg_workers"):
+        op.drop_table(table)
+    op.drop_table("e2emsg_tickets")
+    _create_tickets(op)
+
+
+_STEPS: tuple[tuple[Step, Step], ...] = ((_create_log, _drop_log), (_create_leases, _drop_leases))
 VERSION = len(_STEPS)

@@ -1,13 +1,14 @@
 """One-time tickets: a stand-in for an access token where a token in an address would be seen.
 
-Only a ticket's SHA-256 is stored. Redeeming is one DELETE, so of several attempts, on whatever
-worker, one succeeds.
+Only a ticket's SHA-256 is stored, beside what the token claimed, so that the host can be asked
+about a token that it may have revoked since. Redeeming is one DELETE, so of several attempts, on
+whatever worker, one succeeds.
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -27,6 +28,7 @@ class Ticket:
 
     user_id: str
     token_expires_at: datetime  # of the access token that asked for it
+    claims: str = field(repr=False)  # JSON of that token's header and payload, without signature
 
 
 class Tickets:
@@ -47,27 +49,28 @@ class Tickets:
                     "user_id": ticket.user_id,
                     "expires_at": moment + timedelta(seconds=LIFETIME_SECONDS),
                     "token_expires_at": ticket.token_expires_at,
+                    "claims": ticket.claims,
                 },
             )
         return text
 
-    def redeem(self, text: str) -> Ticket | None:
-        """What the ticket stands for, this one time; None if it is not or no longer good."""
-        statement = (
-            sa.delete(tickets)
-            .where(tickets.c.digest == _digest(text), tickets.c.expires_at > now())
-            .returning(tickets.c.user_id, tickets.c.token_expires_at)
-        )
-        with self._database.write() as connection:
-            row = connection.execute(statement).one_or_none()
-        return None if row is None else Ticket(row.user_id, aware(row.token_expires_at))
-
-    def holder(self, text: str) -> str | None:
-        """Whom a ticket names, without redeeming it."""
-        statement = sa.select(tickets.c.user_id).where(tickets.c.digest == _digest(text))
+    def look_at(self, text: str) -> Ticket | None:
+        """What the ticket stands for; None if it is not or no longer good. It stays good."""
+        statement = sa.select(tickets).where(_is_good(text))
         with self._database.read() as connection:
-            holder: str | None = connection.scalar(statement)
-        return holder
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            return None
+        return Ticket(row.user_id, aware(row.token_expires_at), row.claims)
+
+    def redeem(self, text: str) -> bool:
+        """Use the ticket up. True for one caller only, however many there are."""
+        with self._database.write() as connection:
+            return connection.execute(sa.delete(tickets).where(_is_good(text))).rowcount == 1
+
+
+def _is_good(text: str) -> sa.ColumnElement[bool]:
+    return (tickets.c.digest == _digest(text)) & (tickets.c.expires_at > now())
 
 
 def _digest(text: str) -> bytes:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+from ..protocol.values import now
+
+_Time = sa.DateTime(timezone=True)
 
 
 def aware(moment: datetime | str) -> datetime:
@@ -22,3 +28,15 @@ def sqlite_text(moment: datetime | None) -> str | None:
     if moment is None:
         return None
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def database_clock(is_sqlite: bool, seconds_ahead: float = 0.0) -> sa.ColumnElement[datetime]:
+    """The time by the one clock that all workers share, for use in a statement.
+
+    PostgreSQL's own, since its clients may be machines whose clocks differ; SQLite's clients are
+    processes of one machine.
+    """
+    ahead = timedelta(seconds=seconds_ahead)
+    if is_sqlite:
+        return sa.bindparam(None, callable_=lambda: now() + ahead, type_=_Time)
+    return sa.func.clock_timestamp(type_=_Time) + sa.literal(ahead, sa.Interval)

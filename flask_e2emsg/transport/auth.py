@@ -2,30 +2,38 @@
 
 Tokens are verified by Flask-JWT-Extended's own request path with the host's settings unchanged:
 signature, expiry, type, revocation, custom verification, user lookup. Whatever is wrong with a
-token, the answer is one 401 with one text.
+token, the answer is one 401 with one text. What a token claimed is kept for as long as its
+connection lives, and the host can be asked about it again; the token itself is not.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 import logging
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
-from flask import Request, request
-from flask_jwt_extended import get_jwt_request_location, verify_jwt_in_request
+from flask import Flask, Request, g, request
+from flask_jwt_extended import default_callbacks, get_jwt_request_location, verify_jwt_in_request
 from flask_jwt_extended.config import config as jwt_config
 from flask_jwt_extended.exceptions import JWTExtendedException
+from flask_jwt_extended.internal_utils import (
+    custom_verification_for_token,
+    has_user_lookup,
+    user_lookup,
+    verify_token_not_blocklisted,
+)
 
 from ..config import Settings
 from ..errors import BadRequest, OriginDenied, Unauthorized, UpgradeRequired
 from ..protocol.values import Cursor, is_user_id
-from ..store.tickets import Tickets
+from ..store.tickets import Ticket, Tickets
 
 logger = logging.getLogger("flask_e2emsg.auth")
 
@@ -40,7 +48,20 @@ class Identity:
     """Whom a verified access token names, and until when."""
 
     user_id: str
-    expires_at: datetime
+    expires_at: datetime  # the host's leeway included
+    header: dict[str, Any] = field(repr=False)
+    claims: dict[str, Any] = field(repr=False)
+    ticket: str | None = field(repr=False, default=None)  # that has yet to be used up
+
+    def to_ticket(self) -> Ticket:
+        """What a ticket for this user stands for."""
+        return Ticket(self.user_id, self.expires_at, json.dumps([self.header, self.claims]))
+
+    @classmethod
+    def of_ticket(cls, ticket: Ticket, text: str) -> Identity:
+        """Whom a ticket stands for."""
+        header, claims = json.loads(ticket.claims)
+        return cls(ticket.user_id, ticket.token_expires_at, header, claims, text)
 
 
 def identify_request(settings: Settings) -> Identity:
@@ -66,6 +87,9 @@ def identify_token(token: str, settings: Settings) -> Identity:
 def identify_socket(settings: Settings, tickets: Tickets) -> Identity:
     """The user who wants to open a socket, by the first carrier that is there.
 
+    A ticket is looked at, and used up by `use_ticket`, so that a handshake which fails for another
+    reason does not cost it.
+
     Raises:
         Unauthorized: no carrier, the first is not valid, or another names another user.
     """
@@ -74,27 +98,76 @@ def identify_socket(settings: Settings, tickets: Tickets) -> Identity:
         raise Unauthorized
     first, *others = carriers
     if isinstance(first, _TicketText):
-        identity = _redeem(first, tickets)
+        identity = _identify_ticket(first, tickets)
     else:
         _present(request, first)
         identity = _verify(["headers"], settings)
     for other in others:
-        is_ticket = isinstance(other, _TicketText)
-        claimed = tickets.holder(other) if is_ticket else _claimed_user(other)
+        claimed = _claimed_user(other, tickets)
         if claimed is not None and claimed != identity.user_id:
             raise Unauthorized
     return identity
+
+
+def use_ticket(identity: Identity, tickets: Tickets) -> None:
+    """Use up the ticket by which somebody came, if it was one.
+
+    Raises:
+        Unauthorized: somebody else was faster.
+    """
+    if identity.ticket is not None and not tickets.redeem(identity.ticket):
+        raise Unauthorized
+
+
+def confirm(identity: Identity) -> None:
+    """Ask the host again about a token that was verified before. Needs a request context.
+
+    Raises:
+        Unauthorized: it was revoked, or the host has something else against it or its user.
+    """
+    header, claims = identity.header, identity.claims
+    try:
+        custom_verification_for_token(header, claims)
+        verify_token_not_blocklisted(header, claims)
+    except JWTExtendedException:
+        raise Unauthorized from None
+    user = user_lookup(header, claims) if has_user_lookup() else None
+    if user is None and has_user_lookup():
+        raise Unauthorized
+    # Where Flask-JWT-Extended keeps them: the host's callbacks may use get_jwt() and current_user.
+    g._jwt_extended_jwt_header, g._jwt_extended_jwt = header, claims
+    g._jwt_extended_jwt_user = {"loaded_user": user}
+
+
+def host_has_questions(app: Flask) -> bool:
+    """Whether `confirm` can ever have another answer than when the token came."""
+    manager = app.extensions["flask-jwt-extended"]
+    return (
+        manager._user_lookup_callback is not None
+        or manager._token_in_blocklist_callback is not default_callbacks.default_blocklist_callback
+        or manager._token_verification_callback
+        is not default_callbacks.default_token_verification_callback
+    )
+
+
+def user_of_request() -> str | None:
+    """Whom a token named that was verified in this request, by whatever code of the host."""
+    claims = g.get("_jwt_extended_jwt") or {}
+    user_id = claims.get(jwt_config.identity_claim_key)
+    return None if user_id is None else str(user_id)
 
 
 class _TicketText(str):
     """A credential that is a ticket, not a token."""
 
 
-def _redeem(text: str, tickets: Tickets) -> Identity:
-    ticket = tickets.redeem(text)
+def _identify_ticket(text: str, tickets: Tickets) -> Identity:
+    ticket = tickets.look_at(text)
     if ticket is None or ticket.token_expires_at <= datetime.now(UTC):
         raise Unauthorized
-    return Identity(ticket.user_id, ticket.token_expires_at)
+    identity = Identity.of_ticket(ticket, str(text))
+    confirm(identity)
+    return identity
 
 
 def check_origin(settings: Settings, *, required: bool) -> None:
@@ -227,6 +300,7 @@ def _verify(locations: list[str], settings: Settings) -> Identity:
         raise Unauthorized from None
     if verified is None:
         raise Unauthorized
+    header: dict[str, Any] = verified[0]
     claims: dict[str, Any] = verified[1]
     user_id = str(claims[jwt_config.identity_claim_key])
     # Flask-JWT-Extended fills in a missing `type`, so ask the token itself.
@@ -235,9 +309,15 @@ def _verify(locations: list[str], settings: Settings) -> Identity:
     if lacks or claims.get("type") != "access" or not is_user_id(user_id):
         raise Unauthorized
     try:
-        return Identity(user_id, datetime.fromtimestamp(claims["exp"], UTC))
+        expires_at = datetime.fromtimestamp(claims["exp"], UTC) + _leeway()
+        return Identity(user_id, expires_at, header, claims)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         raise Unauthorized from None
+
+
+def _leeway() -> timedelta:
+    leeway: timedelta | float = jwt_config.leeway
+    return leeway if isinstance(leeway, timedelta) else timedelta(seconds=leeway)
 
 
 def _token_used() -> str:
@@ -262,8 +342,11 @@ def _unverified_claims(token: str) -> dict[str, Any] | None:
         return None
 
 
-def _claimed_user(token: str) -> str | None:
-    """Whom a token names, without believing it."""
-    claims = _unverified_claims(token)
+def _claimed_user(carrier: str, tickets: Tickets) -> str | None:
+    """Whom a token or a ticket names, without believing it."""
+    if isinstance(carrier, _TicketText):
+        ticket = tickets.look_at(carrier)
+        return None if ticket is None else ticket.user_id
+    claims = _unverified_claims(carrier)
     claimed = None if claims is None else claims.get(jwt_config.identity_claim_key)
     return None if claimed is None else str(claimed)

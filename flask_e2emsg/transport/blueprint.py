@@ -129,8 +129,10 @@ class _Socket:
         if found is None:
             logger.error("this server gives no access to its sockets; use gunicorn")
             raise Internal
+        auth.use_ticket(identity, process.tickets)
         pump = process.new_pump(identity.user_id)
         g.e2emsg_pump = pump
+        pump.credential = identity
         start = Start.at(cursor, process.accounts.ensure(identity.user_id))
         pump.owner = start.state.owner
         key, sock = found

@@ -28,7 +28,7 @@ from ..protocol.values import (
 from ..store.accounts import Accounts, Party, PublicKey
 from ..store.history import Conversation, History, HistoryPage, Span, StoredMessage
 from ..store.mailbox import Ack, Mailboxes, Read
-from ..store.tickets import LIFETIME_SECONDS, Ticket, Tickets
+from ..store.tickets import LIFETIME_SECONDS, Tickets
 from .auth import Identity
 from .ws import Start
 
@@ -192,7 +192,7 @@ class Rest:
     def issue_ticket(self) -> Response:
         """Answer `POST /ws-ticket`."""
         identity = _identity()
-        text = self._tickets().issue(Ticket(identity.user_id, identity.expires_at))
+        text = self._tickets().issue(identity.to_ticket())
         return _answer({"ticket": text, "expires_in": LIFETIME_SECONDS})
 
     def session(self) -> Response:

@@ -11,11 +11,13 @@ import pytest
 from flask_e2emsg.delivery.committer import Committer, Done, Operation, Outcome
 from flask_e2emsg.delivery.hub import Hub
 from flask_e2emsg.delivery.pump import Pump
+from flask_e2emsg.delivery.quota import Quotas
 from flask_e2emsg.delivery.router import Router, largest_frame
 from flask_e2emsg.errors import (
     Forbidden,
     IdConflict,
     Internal,
+    QuotaExceeded,
     RateLimited,
     Refusal,
     TooLarge,
@@ -25,11 +27,12 @@ from flask_e2emsg.errors import (
 from flask_e2emsg.protocol.entries import Message, MessageEntry
 from flask_e2emsg.protocol.frames import Outgoing, Typing
 from flask_e2emsg.protocol.values import MAX_SEQ, encode_binary, now
-from flask_e2emsg.store.accounts import Accounts, MailboxState, Party
+from flask_e2emsg.store.accounts import Accounts, MailboxState, Party, Waiting
 from flask_e2emsg.store.mailbox import Ack, Append, Appended, Read
 from tests.delivery.fakes import ALICE, BOB, outgoing, parsed, positions, pump, take_all
 
 LIMIT = 4096
+QUOTA = 20
 
 
 class FakeRules:
@@ -41,6 +44,7 @@ class FakeRules:
         self.users: set[str] = set()
         self.asked: list[tuple[str, str, str | None]] = []
         self.counted: list[tuple[str, int]] = []
+        self.looked_for: list[str] = []
 
     def may_send(self, sender: str, recipient: str, conversation_id: str | None) -> bool:
         self.asked.append((sender, recipient, conversation_id))
@@ -51,6 +55,7 @@ class FakeRules:
         return self.seconds_to_wait
 
     def knows_user(self, user_id: str) -> bool:
+        self.looked_for.append(user_id)
         return user_id in self.users
 
 
@@ -60,9 +65,18 @@ class FakeAccounts:
     def __init__(self, *parties: Party) -> None:
         self.parties = {party.user_id: party for party in parties}
         self.forgotten: list[str] = []
+        self.looked_up: list[set[str]] = []
+        self.undelivered = 0
 
-    def find_many(self, user_ids: set[str]) -> dict[str, Party]:
+    def remembered(self, user_ids: set[str]) -> dict[str, Party]:
+        return {}
+
+    def look_up(self, user_ids: set[str]) -> dict[str, Party]:
+        self.looked_up.append(user_ids)
         return {one: self.parties[one] for one in user_ids & self.parties.keys()}
+
+    def waiting(self, recipient: Party, sender: Party, enough: int) -> Waiting:
+        return Waiting(self.undelivered, self.undelivered)
 
     def ensure(self, user_id: str) -> MailboxState:
         party = self.parties.setdefault(user_id, Party(len(self.parties) + 1, user_id))
@@ -87,7 +101,7 @@ class FakeCommitter:
 class Office:
     """A router among fakes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hide_refusals: bool = True) -> None:
         self.rules = FakeRules()
         self.accounts = FakeAccounts(ALICE, BOB)
         self.hub = Hub(10)
@@ -99,7 +113,9 @@ class Office:
             self.hub,
             cast(Committer, self.sends),
             cast(Committer, self.marks),
+            Quotas(self.accounts.waiting, of_one_sender=QUOTA, of_all=None),
             LIMIT,
+            hide_refusals,
         )
 
     def connect(self, owner: Party = ALICE) -> Pump:
@@ -199,10 +215,35 @@ def test_the_rate_limit_counts_messages_and_says_how_long_to_wait(office: Office
     assert office.rules.counted == [("alice", 2)]
 
 
-def test_what_the_host_forbids_is_forbidden(office: Office) -> None:
+def test_who_refuses_a_sender_does_not_exist_for_it(office: Office) -> None:
+    office.rules.forbidden.add(("alice", "bob"))
+    assert isinstance(refused_with(office, [outgoing(BOB)]), UnknownRecipient)
+    office.router.prepare(BOB, [outgoing(ALICE)], keeps_sent=True)
+
+
+def test_a_host_may_tell_that_somebody_refuses() -> None:
+    office = Office(hide_refusals=False)
     office.rules.forbidden.add(("alice", "bob"))
     assert isinstance(refused_with(office, [outgoing(BOB)]), Forbidden)
-    office.router.prepare(BOB, [outgoing(ALICE)], keeps_sent=True)
+    assert isinstance(refused_with(office, [outgoing(Party(0, "nobody"))]), UnknownRecipient)
+
+
+def test_the_same_is_asked_about_who_refuses_and_who_does_not_exist() -> None:
+    asked = []
+    for recipient in (BOB, Party(0, "nobody")):
+        office = Office()
+        office.rules.forbidden.add(("alice", "bob"))
+        refused_with(office, [outgoing(recipient)])
+        asked.append((office.accounts.looked_up, office.rules.looked_for))
+    assert asked == [([{"bob"}], ["bob"]), ([{"nobody"}], ["nobody"])]
+
+
+def test_a_recipient_for_whom_too_much_waits_is_full(office: Office) -> None:
+    office.accounts.undelivered = QUOTA
+    messages = [outgoing(ALICE)] + [outgoing(BOB) for _ in range(QUOTA)]
+    refusal = refused_with(office, messages, keeps_sent=False)
+    assert isinstance(refusal, QuotaExceeded)
+    assert refusal.message_id in {str(message.id) for message in messages[1:]}
 
 
 def test_the_host_is_asked_for_every_message_with_its_conversation(office: Office) -> None:
@@ -222,7 +263,7 @@ def test_a_forbidden_one_of_several_is_named(office: Office) -> None:
 
 def test_nobody_learns_of_a_user_to_whom_the_host_forbids_to_write(office: Office) -> None:
     nobody = Party(0, "nobody")
-    office.rules.forbidden |= {("alice", "bob"), ("alice", "nobody")}
+    office.rules.forbidden.add(("alice", "bob"))
     known, unknown = (refused_with(office, [outgoing(party)]) for party in (BOB, nobody))
     assert (type(known), known.message) == (type(unknown), unknown.message)
 

@@ -449,7 +449,7 @@ def test_rules_are_asked_and_signals_tell(full_host: Host, server: GunicornServe
 
     assert ours.answer(ours.send("99"))["code"] == "unknown_recipient"
     full_host.query("INSERT INTO block (user_id, blocked_id) VALUES ('2', '1')")
-    assert ours.answer(ours.send("2"))["code"] == "forbidden"
+    assert ours.answer(ours.send("2"))["code"] == "unknown_recipient"
     assert rest(server, "3").get("/api/session").status == 401
     ours.close()
 

@@ -114,6 +114,9 @@ WRONG: dict[str, list[object]] = {
     "SWEEP_SECONDS": [0, -1, "2", None, float("nan")],
     "WRITE_TIMEOUT_SECONDS": [0, -1, "10", None],
     "RATE_LIMIT": ["nonsense", "1200", "", 1200, "many/minute"],
+    "MAX_UNDELIVERED": [0, -1, "10", 1.5, True],
+    "MAX_UNDELIVERED_PER_SENDER": [0, -1, "10", 1.5, True],
+    "HIDE_REFUSALS": [None, "yes", 1],
     "CHECK_ENVELOPES": [None, "yes", 1],
     "RETENTION_DAYS": [0, -1, "7", float("nan"), float("inf")],
     "REQUIRED_CLAIMS": [None, "exp", [], ["jti"], [1, "exp"]],
@@ -257,7 +260,7 @@ def test_hooks_belong_to_their_own_extension_object(closing: Closing) -> None:
     lax.authorize_send = lambda *_: True
     closed = closing(with_messaging(*prepared_app(), strict))
     open_ = closing(with_messaging(*prepared_app(), lax))
-    for app, status in ((closed, 403), (open_, 201)):
+    for app, status in ((closed, 404), (open_, 201)):
         User(app, "bob").publish_key()
         assert User(app, "alice").send("bob").status_code == status
 

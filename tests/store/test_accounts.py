@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from flask_e2emsg.protocol.values import now
-from flask_e2emsg.store.accounts import ROWS_AT_ONCE, Party
+from flask_e2emsg.store.accounts import ROWS_AT_ONCE, Party, Waiting
 from flask_e2emsg.store.models import accounts, events, messages
 from tests.store.process import Process, sending
 
@@ -57,20 +57,34 @@ class TestFind:
     def test_nobody_is_found_before_the_first_contact(self, store: Process) -> None:
         assert store.accounts.find("alice") is None
         assert store.accounts.state("alice") is None
-        assert store.accounts.find_many({"alice"}) == {}
+        assert store.accounts.look_up({"alice"}) == {}
 
     def test_several_are_found_at_once_known_here_or_not(
         self, store: Process, another_process: Callable[[], Process]
     ) -> None:
         alice = store.user("alice")
         bob = another_process().user("bob")
-        found = store.accounts.find_many({"alice", "bob", "nobody"})
-        assert found == {"alice": alice, "bob": bob}
+        everybody = {"alice", "bob", "nobody"}
+        assert store.accounts.remembered(everybody) == {"alice": alice}
+        assert store.accounts.look_up(everybody) == {"alice": alice, "bob": bob}
+        assert store.accounts.remembered(everybody) == {"alice": alice, "bob": bob}
 
     def test_more_are_found_than_a_statement_takes_parameters(self, store: Process) -> None:
         user_ids = {f"user {n}" for n in range(1500)}
         store.user("user 700")
-        assert store.accounts.find_many(user_ids).keys() == {"user 700"}
+        assert store.accounts.look_up(user_ids).keys() == {"user 700"}
+
+    def test_what_waits_is_counted_in_all_and_from_one_sender(
+        self, store: Process, alice: Party, bob: Party, carol: Party
+    ) -> None:
+        for sender, count in ((alice, 3), (carol, 2)):
+            for _ in range(count):
+                store.send(sender, bob)
+        assert store.accounts.waiting(bob, alice, 10) == Waiting(5, 3)
+        assert store.accounts.waiting(bob, alice, 2) == Waiting(5, 2)
+        store.ack(bob, 2)
+        assert store.accounts.waiting(bob, alice, 10) == Waiting(3, 1)
+        assert store.accounts.waiting(Party(99, "gone"), alice, 10) == Waiting(0, 0)
 
     def test_forgetting_makes_the_database_be_asked_again(
         self, store: Process, another_process: Callable[[], Process], alice: Party

@@ -76,14 +76,14 @@ class TestExpiry:
 
 def test_only_tickets_that_are_no_longer_good_go(store: Process) -> None:
     offered = Tickets(store.database)
-    ticket = Ticket("alice", now() + timedelta(hours=1))
+    ticket = Ticket("alice", now() + timedelta(hours=1), "[{}, {}]")
     old, good = offered.issue(ticket), offered.issue(ticket)
     past = now() - timedelta(seconds=1)
     digest = sha256(old.encode()).digest()
     store.execute(sa.update(tickets).where(tickets.c.digest == digest).values(expires_at=past))
     purge(store.database, None)
     assert store.count(tickets) == 1
-    assert offered.redeem(good) == ticket
+    assert offered.look_at(good) == ticket
 
 
 def test_somebody_who_is_in_the_way_is_not_the_end(

@@ -27,13 +27,13 @@ class FakeTickets:
     """One ticket of alice's, good once."""
 
     def __init__(self, text: str = "her-ticket", expires_at: datetime = LATER) -> None:
-        self.held = {text: Ticket("alice", expires_at)}
+        self.held = {text: Ticket("alice", expires_at, '[{}, {"sub": "alice"}]')}
 
-    def redeem(self, text: str) -> Ticket | None:
-        return self.held.pop(text, None)
+    def look_at(self, text: str) -> Ticket | None:
+        return self.held.get(text)
 
-    def holder(self, text: str) -> str | None:
-        return self.held[text].user_id if text in self.held else None
+    def redeem(self, text: str) -> bool:
+        return self.held.pop(text, None) is not None
 
 
 def new_app(**config: object) -> Flask:
@@ -103,15 +103,50 @@ def test_each_carrier_tells_who_it_is_and_until_when(app: Flask, carrier: str) -
     text = token(app)
     expires_at = pyjwt.decode(text, options={"verify_signature": False})["exp"]
     identity = at_the_socket(app, **carriers(**{carrier: text}))
-    assert identity == auth.Identity("alice", datetime.fromtimestamp(expires_at, UTC))
+    assert identity.user_id == "alice"
+    assert identity.expires_at == datetime.fromtimestamp(expires_at, UTC)
 
 
 def test_a_ticket_stands_for_the_token_that_asked_for_it_once(app: Flask) -> None:
     tickets = FakeTickets()
     identity = at_the_socket(app, {"ticket": "her-ticket"}, tickets=tickets)
-    assert identity == auth.Identity("alice", LATER)
+    assert (identity.user_id, identity.expires_at) == ("alice", LATER)
+    auth.use_ticket(identity, cast(Tickets, tickets))
+    with pytest.raises(Unauthorized):
+        auth.use_ticket(identity, cast(Tickets, tickets))
+
+
+def test_an_identity_survives_its_ticket(app: Flask) -> None:
+    text = token(app, role="nurse")
+    identity = at_the_socket(app, **carriers(header=text))
+    again = auth.Identity.of_ticket(identity.to_ticket(), "her-ticket")
+    assert (again.user_id, again.expires_at) == (identity.user_id, identity.expires_at)
+    assert (again.header, again.claims) == (identity.header, identity.claims)
+    assert again.claims["role"] == "nurse"
+
+
+def test_a_ticket_of_a_token_that_was_revoked_since_is_refused() -> None:
+    app, revoked = new_app(), set[str]()
+    app.extensions["flask-jwt-extended"].token_in_blocklist_loader(
+        lambda _header, claims: claims["jti"] in revoked
+    )
+    identity = at_the_socket(app, **carriers(header=token(app)))
+    tickets = FakeTickets()
+    tickets.held["her-ticket"] = identity.to_ticket()
+    assert at_the_socket(app, {"ticket": "her-ticket"}, tickets=tickets).user_id == "alice"
+    revoked.add(identity.claims["jti"])
     with pytest.raises(Unauthorized):
         at_the_socket(app, {"ticket": "her-ticket"}, tickets=tickets)
+
+
+def test_a_host_with_leeway_ends_a_token_that_much_later() -> None:
+    app = new_app(JWT_DECODE_LEEWAY=30)
+    just_expired = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=20)
+    text = signed(exp=int(just_expired.timestamp()))
+    identity = at_the_socket(app, **carriers(header=text))
+    assert identity.expires_at == just_expired + timedelta(seconds=30)
+    with pytest.raises(Unauthorized):
+        at_the_socket(app, **carriers(header=signed(exp=int(just_expired.timestamp()) - 15)))
 
 
 def test_a_ticket_is_worth_nothing_after_its_token_has_expired(app: Flask) -> None:

@@ -1,0 +1,82 @@
+"""How much each user may send, over all workers.
+
+A worker takes a share of a user's limit from the common count and spends it without asking again,
+so most sends cost no query. Guarantee: no more than the limit is ever given out in one window.
+What a worker has taken and not spent when the window ends is lost to the user, at most one share.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from limits import RateLimitItem
+from limits.storage import Storage
+
+SHARES = 20  # into which a limit is divided
+REMEMBERED_USERS = 100_000
+LEAST_WAIT_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class _Share:
+    """What is left of what was taken, in one window."""
+
+    left: int
+    ends: float  # the window, on the monotonic clock
+    is_last: bool = False  # there is no more to take in this window
+
+
+class RateLimiter:
+    """Limits of one kind, each kept by itself."""
+
+    def __init__(self, storage: Storage, limits: Sequence[RateLimitItem]) -> None:
+        self._storage = storage
+        self._limits = limits
+        self._shares: OrderedDict[tuple[int, str], _Share] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def spend(self, user_id: str, count: int) -> float | None:
+        """None if the user may send `count` now, which is then counted; else seconds to wait.
+
+        Raises:
+            Unavailable: the database refused.
+        """
+        shares = []
+        for number, limit in enumerate(self._limits):
+            share = self._share(number, user_id)
+            if share.left < count and not share.is_last:
+                share = self._take_more(number, limit, user_id, count - share.left)
+            if share.left < count:
+                return max(round(share.ends - time.monotonic(), 1), LEAST_WAIT_SECONDS)
+            shares.append(share)
+        with self._lock:
+            for share in shares:
+                share.left -= count
+        return None
+
+    def _share(self, number: int, user_id: str) -> _Share:
+        share = self._shares.get((number, user_id))
+        if share is None or share.ends <= time.monotonic():
+            return _Share(0, 0.0)
+        return share
+
+    def _take_more(self, number: int, limit: RateLimitItem, user_id: str, lacking: int) -> _Share:
+        """Take a share, or more if that is not enough, and add it to what is left."""
+        wanted = max(lacking, limit.amount // SHARES, 1)
+        key = limit.key_for("e2emsg", user_id)
+        used = self._storage.incr(key, limit.get_expiry(), wanted)
+        given = max(0, wanted - max(0, used - limit.amount))
+        ends = time.monotonic() + self._storage.get_expiry(key) - time.time()
+        with self._lock:
+            share = self._share(number, user_id)
+            if share.ends == 0.0:
+                share = self._shares[number, user_id] = _Share(0, ends)
+                if len(self._shares) > REMEMBERED_USERS:
+                    self._shares.popitem(last=False)
+            share.left += given
+            share.is_last = given < wanted
+        return share

@@ -1,0 +1,203 @@
+"""Slots of live connections: never more than the cap, on however many workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from flask_e2emsg.errors import TooManyConnections, Unavailable
+from flask_e2emsg.protocol.values import now
+from flask_e2emsg.store.database import Database
+from flask_e2emsg.store.leases import FORGET_SECONDS, LEASE_SECONDS, Leases
+from flask_e2emsg.store.models import connections, workers
+from flask_e2emsg.store.purge import purge
+from flask_e2emsg.store.times import aware
+from tests.store.process import Process
+
+ALICE, BOB = 1, 2
+CAP = 3
+
+
+@pytest.fixture
+def worker(store: Process) -> Leases:
+    return Leases(store.database, CAP)
+
+
+@pytest.fixture
+def other_worker(another_process: Callable[[], Process]) -> Leases:
+    return Leases(another_process().database, CAP)
+
+
+def fill(worker: Leases, account_id: int = ALICE, count: int = CAP) -> list[UUID]:
+    taken = [uuid4() for _ in range(count)]
+    for connection_id in taken:
+        worker.take(account_id, connection_id)
+    return taken
+
+
+def is_full(worker: Leases, account_id: int = ALICE) -> bool:
+    connection_id = uuid4()
+    try:
+        worker.take(account_id, connection_id)
+    except TooManyConnections:
+        return True
+    worker.give_back(connection_id)
+    return False
+
+
+def let_pass(store: Process, seconds: float) -> None:
+    """Make every lease as old as if nobody had renewed it for so long."""
+    ends = now() + timedelta(seconds=LEASE_SECONDS - seconds)
+    store.execute(sa.update(workers).values(expires_at=ends))
+
+
+def test_a_user_has_so_many_slots_over_all_workers(worker: Leases, other_worker: Leases) -> None:
+    fill(worker, count=2)
+    fill(other_worker, count=1)
+    assert is_full(worker)
+    assert is_full(other_worker)
+    assert not is_full(worker, BOB)
+
+
+def test_of_many_who_come_at_once_to_two_workers_just_the_cap_gets_in(
+    worker: Leases, other_worker: Leases
+) -> None:
+    def is_let_in(number: int) -> bool:
+        try:
+            (worker, other_worker)[number % 2].take(ALICE, uuid4())
+        except TooManyConnections:
+            return False
+        return True
+
+    with ThreadPoolExecutor(20) as threads:
+        assert sum(threads.map(is_let_in, range(20))) == CAP
+
+
+def test_a_slot_that_is_given_back_is_free(worker: Leases, other_worker: Leases) -> None:
+    taken = fill(worker)
+    worker.give_back(taken[1])
+    worker.give_back(taken[1])
+    fill(other_worker, count=1)
+    assert is_full(worker)
+
+
+def test_giving_back_late_frees_nobody_elses_slot(
+    store: Process, worker: Leases, other_worker: Leases
+) -> None:
+    old = fill(worker)
+    let_pass(store, LEASE_SECONDS + 1)
+    fill(other_worker)
+    for connection_id in old:
+        worker.give_back(connection_id)
+    assert is_full(other_worker)
+
+
+def test_the_slots_of_a_worker_that_died_are_free_after_its_lease(
+    store: Process, worker: Leases, other_worker: Leases
+) -> None:
+    fill(worker)
+    let_pass(store, LEASE_SECONDS - 2)
+    assert is_full(other_worker)
+    let_pass(store, LEASE_SECONDS + 1)
+    assert not is_full(other_worker)
+
+
+def test_a_worker_that_lives_keeps_its_slots(
+    store: Process, worker: Leases, other_worker: Leases
+) -> None:
+    fill(worker)
+    let_pass(store, LEASE_SECONDS - 2)
+    worker.renew()
+    with store.database.read() as connection:
+        ends = aware(connection.scalars(sa.select(workers.c.expires_at)).one())
+    assert ends > now() + timedelta(seconds=LEASE_SECONDS - 2)
+    assert is_full(other_worker)
+
+
+@pytest.mark.parametrize("seconds", [LEASE_SECONDS + 1, 2 * FORGET_SECONDS])
+def test_a_worker_that_passed_for_dead_gets_its_slots_back(
+    store: Process, worker: Leases, other_worker: Leases, seconds: float
+) -> None:
+    fill(worker)
+    let_pass(store, seconds)
+    purge(store.database, None)
+    worker.renew()
+    assert is_full(other_worker)
+
+
+def test_after_a_crash_of_the_database_a_worker_registers_again(
+    store: Process, worker: Leases, other_worker: Leases
+) -> None:
+    fill(worker)
+    for table in (connections, workers):  # as PostgreSQL empties tables that have no log
+        store.execute(sa.delete(table))
+    worker.renew()
+    assert is_full(other_worker)
+
+
+def test_a_worker_that_resigns_frees_all_its_slots(worker: Leases, other_worker: Leases) -> None:
+    taken = fill(worker)
+    worker.resign()
+    fill(other_worker)
+    worker.give_back(taken[0])
+    worker.renew()
+    assert is_full(other_worker)
+
+
+def test_an_end_reaches_every_live_connection_of_the_user_and_no_other(
+    worker: Leases, other_worker: Leases
+) -> None:
+    here, there, others = fill(worker, count=1), fill(other_worker, count=2), fill(worker, BOB)
+    assert worker.end_all_of(ALICE, 4401) == 3
+    assert worker.wanted_ends() == dict.fromkeys(here, 4401)
+    assert other_worker.wanted_ends() == dict.fromkeys(there, 4401)
+    assert not set(others) & worker.wanted_ends().keys()
+
+
+def test_who_comes_after_an_end_is_not_ended(worker: Leases) -> None:
+    for connection_id in fill(worker):
+        worker.end_all_of(ALICE, 4401)
+        worker.give_back(connection_id)
+    fill(worker)
+    assert worker.wanted_ends() == {}
+
+
+def test_a_slot_that_a_dead_worker_was_told_to_end_is_taken_without_the_end(
+    store: Process, worker: Leases, other_worker: Leases
+) -> None:
+    fill(worker)
+    worker.end_all_of(ALICE, 4401)
+    let_pass(store, LEASE_SECONDS + 1)
+    fill(other_worker)
+    assert other_worker.wanted_ends() == {}
+
+
+def test_what_could_not_be_given_back_is_given_back_later(
+    store: Process, other_worker: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Leases(store.database, CAP)
+    taken = fill(worker)
+    with monkeypatch.context() as away:
+        away.setattr(Database, "write", refuse)
+        worker.give_back(taken[0])
+    assert is_full(other_worker)
+    worker.renew()
+    assert not is_full(other_worker)
+
+
+def refuse(_database: Database) -> Callable[[], None]:
+    raise Unavailable
+
+
+def test_nothing_is_left_of_workers_that_are_long_dead(store: Process, worker: Leases) -> None:
+    fill(worker)
+    purge(store.database, None)
+    assert (store.count(connections), store.count(workers)) == (CAP, 1)
+    let_pass(store, LEASE_SECONDS + FORGET_SECONDS + 1)
+    purge(store.database, None)
+    assert (store.count(connections), store.count(workers)) == (0, 0)
