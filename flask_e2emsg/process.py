@@ -133,9 +133,7 @@ class Process:
         try:
             self.leases.resign()
         except E2EMsgError:
-            logger.warning(
-                "the database is away; this worker's slots are free when its lease ends"
-            )
+            logger.warning("the database is away; this worker's slots are free when its lease ends")
 
     def _committer(self, name: str) -> Committer:
         boxes = self.mailboxes

@@ -150,6 +150,11 @@ class WebServer:
         self._port = 0
 
     @property
+    def environment(self) -> Mapping[str, str]:
+        """What the server's process has as its environment."""
+        return self._env
+
+    @property
     def url(self) -> str:
         """`http://127.0.0.1:<port>`, without a slash at the end."""
         return f"http://127.0.0.1:{self._port}"
