@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import itertools
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,14 @@ from urllib.parse import urlencode
 
 import jwt as pyjwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 from flask_jwt_extended import JWTManager, create_access_token, create_refresh_token
 
 from flask_e2emsg.config import Settings
 from flask_e2emsg.errors import BadRequest, OriginDenied, Unauthorized, UpgradeRequired
+from flask_e2emsg.protocol.values import encode_binary
 from flask_e2emsg.store.tickets import Ticket, Tickets
 from flask_e2emsg.transport import auth
 
@@ -309,6 +313,19 @@ def test_a_host_may_ask_for_fewer_claims(app: Flask) -> None:
     settings = Settings(required_claims=["exp"])
     headers = {"Authorization": f"Bearer {signed(jti=None, type=None)}"}
     assert at_a_route(app, settings=settings, headers=headers).user_id == "alice"
+
+
+def test_the_public_key_of_a_host_is_no_secret_to_sign_with() -> None:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    app = new_app(JWT_ALGORITHM="RS256", JWT_PRIVATE_KEY=private, JWT_PUBLIC_KEY=pem.decode())
+    good = token(app)
+    assert at_the_socket(app, {"token": good}).user_id == "alice"
+    header = encode_binary(b'{"alg":"HS256","typ":"JWT"}')
+    text = f"{header}.{good.split('.')[1]}"
+    forged = hmac.digest(pem, text.encode(), "sha256")
+    with pytest.raises(Unauthorized):
+        at_the_socket(app, {"token": f"{text}.{encode_binary(forged)}"})
 
 
 def test_a_bare_token_is_judged_by_the_hosts_rules() -> None:
