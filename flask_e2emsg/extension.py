@@ -106,7 +106,7 @@ class E2EMessaging:
         app.register_blueprint(make_blueprint(state))
         app.teardown_request(state.notice_request)
         app.cli.add_command(e2emsg_cli)
-        redaction.install()
+        redaction.install(app.name)
 
     @property
     def connections(self) -> Connections:

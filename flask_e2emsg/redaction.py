@@ -1,59 +1,103 @@
-"""Keeps credentials that stand in addresses out of the logs of the servers that we run under.
+"""Keeps credentials out of logs: ours, the host's, and those of the servers that we run under.
 
-gunicorn's and werkzeug's access logs write the whole query of a refused upgrade. A filter on their
-loggers replaces the values of `token` and `ticket` before any handler sees the record.
+Access logs write the whole query of a refused upgrade, and reports of errors quote requests. A
+filter replaces the values of `token`, `ticket` and `Bearer`, and whatever looks like a JWT, in a
+record's text and in its traceback, before any handler writes it. What needs no redaction passes
+untouched. `stack_of` is for our own reports, which must not quote what an exception says.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+import traceback
+from urllib.parse import unquote
 
-LOGGERS = ("gunicorn.access", "gunicorn.error", "werkzeug")
+SERVERS = ("gunicorn.access", "gunicorn.error", "werkzeug")
+OURS = tuple(
+    f"flask_e2emsg.{name}" for name in ("auth", "background", "committer", "frames", "http", "ws")
+)
 
-_SECRET = re.compile(r"((?:^|[?&\s\"'])(?:token|ticket)=)[^&\s\"'#]*", re.IGNORECASE)
-_BEARER = re.compile(r"(\bbearer[. ]\s*)[A-Za-z0-9_=.-]{8,}", re.IGNORECASE)
+NAMES = ("token", "ticket")
+
+# A value follows `=`, however often that was percent-encoded, or stands in quotes after a name.
+_FOLLOWS = r"""(?:=|%(?:25){0,4}3[dD]|\\?["']\s*[:,]\s*\\?["'])"""
+_VALUE = r"""[^&\s"'#]*+"""
+_PLAIN = re.compile(rf"((?:[tT][oO][kK][eE][nN]|[tT][iI][cC][kK][eE][tT]){_FOLLOWS}){_VALUE}")
+# Of a name, too, any letter may be percent-encoded.
+_ENCODED = re.compile(rf"""([?&\s"'=][^?&\s"'#=%]*+%[^?&\s"'#=]*+)={_VALUE}""")
+_BEARER = re.compile(r"([bB][eE][aA][rR][eE][rR](?:[. +]|%20|%2[eE])\s*+)[A-Za-z0-9_=.+/~%-]{8,}+")
+_WORD, _DOT = "[A-Za-z0-9_-]", r"(?:\.|%2[eE])"
+# Begins where a word does, so that no character is looked at more than twice.
+_BEGINS = rf"(?:(?<!{_WORD}eyJ)|(?<=%[0-9A-Fa-f]{{2}}eyJ)|(?<=\\[nrt]eyJ))"
+_JWT = re.compile(rf"eyJ{_BEGINS}{_WORD}*+(?:{_DOT}{_WORD}*+){{2,}}+")
 
 
 def redact(text: str) -> str:
-    """The same text without the values of credentials."""
-    return _BEARER.sub(r"\1***", _SECRET.sub(r"\1***", text))
+    """The same text without the values of credentials. Takes time linear in its length."""
+    lowered = text.lower()
+    if any(name in lowered for name in NAMES):
+        text = _PLAIN.sub(r"\1***", text)
+    if "%" in text:
+        text = _ENCODED.sub(_without_value, f"?{text}")[1:]
+    if "bearer" in lowered:
+        text = _BEARER.sub(r"\1***", text)
+    return _JWT.sub("***", text)
+
+
+def _without_value(parameter: re.Match[str]) -> str:
+    name = parameter[1]
+    return f"{name}=***" if unquote(name).lower().endswith(NAMES) else parameter[0]
 
 
 class RedactingFilter(logging.Filter):
-    """Redacts a record's message and arguments; lets every record pass."""
+    """Redacts a record's text and traceback; lets every record pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact in place."""
-        if isinstance(record.msg, str):
-            record.msg = redact(record.msg)
-        arguments: Any = record.args
-        if isinstance(arguments, dict):
-            record.args = _RedactedAtoms(arguments)
-        elif arguments:
-            record.args = tuple(map(_redacted, arguments))
+        text = _text_of(record)
+        clean = redact(text)
+        if clean != text:
+            record.msg, record.args = clean, ()
+        if record.exc_info and record.exc_info[0] is not None:
+            _redact_traceback(record)
         return True
 
 
-class _RedactedAtoms(dict[str, Any]):
-    """gunicorn's atoms, which look up headers and the environ on demand."""
-
-    def __init__(self, atoms: dict[str, Any]) -> None:
-        super().__init__(atoms)
-        self._atoms = atoms
-
-    def __getitem__(self, key: str) -> Any:
-        return _redacted(self._atoms[key])
+def _text_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:
+        # The report of a record that cannot be formatted quotes its arguments.
+        return f"{record.msg} {record.args!r}"
 
 
-def _redacted(value: Any) -> Any:
-    return redact(value) if isinstance(value, str) else value
+def _redact_traceback(record: logging.LogRecord) -> None:
+    assert record.exc_info
+    text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+    clean = redact(text)
+    if clean != text:
+        record.exc_text, record.exc_info = clean, None
 
 
-def install() -> None:
-    """Put the filter on the servers' loggers, once."""
-    for name in LOGGERS:
-        logger = logging.getLogger(name)
-        if not any(isinstance(one, RedactingFilter) for one in logger.filters):
-            logger.addFilter(RedactingFilter())
+def stack_of(error: BaseException) -> str:
+    """Where an exception comes from, without what it and its causes say.
+
+    Texts of exceptions may quote a statement's values or a request, and so may the local
+    variables that an error tracker collects when it is given the exception itself.
+    """
+    lines = traceback.format_tb(error.__traceback__)
+    return f"{type(error).__name__}, most recent call last:\n{''.join(lines)}".rstrip()
+
+
+def install(app_logger: str) -> None:
+    """Put the filter on these loggers and on the root's handlers, once.
+
+    Args:
+        app_logger: the name of the host's own logger.
+    """
+    root = logging.getLogger()
+    loggers = [logging.getLogger(name) for name in (*SERVERS, *OURS, app_logger)]
+    for one in (root, *loggers, *root.handlers):
+        if not any(isinstance(other, RedactingFilter) for other in one.filters):
+            one.addFilter(RedactingFilter())

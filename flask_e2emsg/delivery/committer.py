@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import Internal, Refusal, SchemaMissing
 from ..protocol.entries import Entry
+from ..redaction import stack_of
 from ..store.mailbox import Ack, Append, Appended, Committed, Read
 from .thread import LazyThread
 
@@ -127,14 +128,14 @@ class Committer:
         for waiting, outcome in zip(batch, outcomes, strict=True):
             try:
                 waiting.done(outcome)
-            except Exception:
-                logger.exception("answering failed")
+            except Exception as error:
+                logger.error("answering failed: %s", stack_of(error))
 
     def _published(self, committed: Committed) -> None:
         try:
             self._publish(committed.entries)
-        except Exception:
-            logger.exception("waking failed; the sweep will do it")
+        except Exception as error:
+            logger.error("waking failed, the sweep will do it: %s", stack_of(error))
 
 
 def _log_failure(error: Exception) -> None:

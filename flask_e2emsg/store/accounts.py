@@ -215,7 +215,8 @@ def write_public_key(connection: Connection, user_id: str, key: bytes | None) ->
         return
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     new = insert(accounts).values(
-        new_account(user_id) | {"public_key": key, "key_version": 1, "key_updated_at": now()}
+        new_account(user_id)
+        | {"public_key": _Unshown(key), "key_version": 1, "key_updated_at": now()}
     )
     # One statement, since the account may be in the making elsewhere.
     connection.execute(
@@ -229,6 +230,13 @@ def write_public_key(connection: Connection, user_id: str, key: bytes | None) ->
             where=accounts.c.public_key.is_distinct_from(new.excluded.public_key),
         )
     )
+
+
+class _Unshown(bytes):
+    """Bytes that a log of the host's statements does not show."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
 
 
 _user = accounts.c.user_id == sa.bindparam("user_id")

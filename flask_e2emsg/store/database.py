@@ -8,6 +8,7 @@ out as `Unavailable` or `SchemaMissing`; `Conflict` asks the caller to do its ba
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -25,6 +26,7 @@ from ..errors import E2EMsgError, SchemaMissing, Unavailable
 SUPPORTED = ("postgresql", "sqlite")
 CONCURRENT_READS = 4
 LOCK_PATIENCE_SECONDS = 30.0
+LOG_NAME = "e2emsg"  # of our engine: `sqlalchemy.engine.Engine.e2emsg`
 
 _SERIALIZATION_FAILURE, _DEADLOCK = "40001", "40P01"
 _UNDEFINED_TABLE = "42P01"
@@ -46,7 +48,7 @@ class Database:
         self.is_sqlite = self.dialect == "sqlite"
         # One connection that everybody shares is all that an in-memory database has.
         self._shared = isinstance(host_engine.pool, StaticPool)
-        self._engine = host_engine if self._shared else _own_engine(host_engine)
+        self._engine = _own_engine(host_engine, shared=self._shared)
         # Reads queue here, without a time limit, rather than at the pool, which has one.
         self._reads = threading.BoundedSemaphore(CONCURRENT_READS)
         self._writer = threading.RLock()
@@ -104,17 +106,25 @@ class Database:
             self._engine.dispose()
 
 
-def _own_engine(host_engine: Engine) -> Engine:
+def _own_engine(host_engine: Engine, *, shared: bool) -> Engine:
     """The host's driver, address and options with a pool of our own.
 
     A host whose requests hold all their connections while they wait for us would otherwise wait
-    for itself.
+    for itself. Whatever the host lets SQLAlchemy log, of ours it logs neither parameters nor rows.
     """
-    pool = host_engine.pool.recreate()
-    engine = Engine(pool, host_engine.dialect, host_engine.url, hide_parameters=True)
-    if engine.dialect.name == "sqlite":
+    pool = host_engine.pool if shared else host_engine.pool.recreate()
+    engine = Engine(
+        pool, host_engine.dialect, host_engine.url, logging_name=LOG_NAME, hide_parameters=True
+    )
+    logging.getLogger(f"sqlalchemy.engine.Engine.{LOG_NAME}").addFilter(_shows_no_rows)
+    if engine.dialect.name == "sqlite" and not shared:
         sa.event.listen(pool, "connect", _prepare_sqlite)
     return engine
+
+
+def _shows_no_rows(record: logging.LogRecord) -> bool:
+    # At DEBUG SQLAlchemy writes every row that it reads.
+    return record.levelno > logging.DEBUG
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

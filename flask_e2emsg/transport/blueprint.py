@@ -27,6 +27,7 @@ from ..errors import (
     Unavailable,
 )
 from ..protocol import frames
+from ..redaction import stack_of
 from ..store.accounts import Accounts
 from ..store.history import History
 from ..store.mailbox import Mailboxes
@@ -209,5 +210,5 @@ def _refusal_of(error: Exception) -> Refusal:
     if isinstance(error, E2EMsgError):
         logger.error("%s", error)
     else:
-        logger.error("a request failed: %s", type(error).__name__, exc_info=error)
+        logger.error("a request failed: %s", stack_of(error))
     return Internal()
