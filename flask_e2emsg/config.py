@@ -6,7 +6,7 @@ A wrong value fails in `init_app` with a text that names the key.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeGuard
 
 import limits
@@ -21,7 +21,8 @@ class Settings:
     """One field per key: `max_in_flight` is read from `E2EMSG_MAX_IN_FLIGHT`."""
 
     url_prefix: str = "/api"  # where the blueprint lives; starts with a slash
-    bus_url: str | None = None  # None and "local": wake-ups stay in the process
+    # None and "local": wake-ups stay in the process. An address may hold a password.
+    bus_url: str | None = field(default=None, repr=False)
     allowed_origins: str | Sequence[str] | None = None  # None: the request's own host; "*": any
     max_connections_per_user: int = 10  # live sockets of one user, over all workers
     max_frame_bytes: int = 131072  # of one frame or REST body, in bytes of UTF-8
@@ -44,7 +45,7 @@ class Settings:
         Raises:
             ConfigurationError: a value has a wrong type or range, or a key is unknown.
         """
-        names = {field.name for field in fields(cls)}
+        names = {one.name for one in fields(cls)}
         given = {
             key.removeprefix(PREFIX).lower(): value
             for key, value in config.items()

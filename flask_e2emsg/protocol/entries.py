@@ -95,6 +95,9 @@ class _MessageFrame(msgspec.Struct, tag="message"):
     created_at: str
     expires_at: str | None
 
+    def __repr__(self) -> str:
+        return f"_MessageFrame(seq={self.seq}, id={self.id})"
+
 
 class _ReceiptFrame(msgspec.Struct, tag="receipt"):
     seq: int

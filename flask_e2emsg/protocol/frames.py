@@ -97,7 +97,14 @@ class Ping(msgspec.Struct, frozen=True):
 ClientFrame = Send | SendMany | Ack | Read | Typing | Refresh | Ping
 
 
-class _SendIn(msgspec.Struct, tag="send"):
+class _Unshown(msgspec.Struct):
+    """What holds a client's text shows nothing of it."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
+class _SendIn(_Unshown, tag="send"):
     id: str
     to: str
     encrypted_content: str
@@ -105,7 +112,7 @@ class _SendIn(msgspec.Struct, tag="send"):
     expires_in: int | None = None
 
 
-class _ItemIn(msgspec.Struct):
+class _ItemIn(_Unshown):
     id: str
     to: str
     encrypted_content: str
@@ -131,7 +138,7 @@ class _TypingIn(msgspec.Struct, tag="typing"):
     conversation_id: str | None = None
 
 
-class _RefreshIn(msgspec.Struct, tag="refresh"):
+class _RefreshIn(_Unshown, tag="refresh"):
     token: str
 
 

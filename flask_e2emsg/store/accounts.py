@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -47,7 +47,7 @@ class PublicKey:
     """A user's entry in the key directory."""
 
     user_id: str
-    public_key: bytes  # 32 bytes, X25519
+    public_key: bytes = field(repr=False)  # 32 bytes, X25519
     key_version: int  # 1 for the first key
     updated_at: datetime
 

@@ -7,7 +7,7 @@ cut by position, never by offset, so nothing is skipped or repeated while messag
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -31,14 +31,11 @@ class StoredMessage:
     sender: str
     recipient: str
     conversation_id: str | None
-    content: bytes
+    content: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime | None
     delivered_at: datetime | None
     read_at: datetime | None
-
-    def __repr__(self) -> str:
-        return f"StoredMessage(position={self.position}, id={self.id})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Known:
 
     sender_id: int
     recipient_id: int
-    content: bytes
+    content: bytes = field(repr=False)
     created_at: datetime
     sender_seq: int | None
 
