@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from tests.acceptance.canaries import USED
 from tests.acceptance.wire import Frame, new_content, new_id, parse_server_frame
 
 DEADLINE_SECONDS = 10.0
@@ -72,9 +73,11 @@ class SocketClient:
         self._head_at_caught_up: int | None = None
         self._pushed_at_caught_up: set[int] = set()
         offered = [Subprotocol(name) for name in subprotocols] or None
+        address = f"{ws_url}?{urlencode(query)}" if query else ws_url
+        USED.note(f"{address} {dict(headers or {})} {offered}")
         self.socket = self._resources.enter_context(
             connect(
-                f"{ws_url}?{urlencode(query)}" if query else ws_url,
+                address,
                 additional_headers=dict(headers or {}),
                 subprotocols=offered,
                 open_timeout=DEADLINE_SECONDS,
@@ -150,6 +153,7 @@ class SocketClient:
 
     def send_text(self, text: str) -> None:
         """Send any text, JSON or not."""
+        USED.note(text)
         try:
             self.socket.send(text)
         except ConnectionClosed as closed:
@@ -317,6 +321,7 @@ class SocketClient:
         except ConnectionClosed as closed:
             raise self._lost(closed) from None
         assert isinstance(text, str), f"the server sent a binary frame of {len(text)} bytes"
+        USED.note(text)
         frame = parse_server_frame(text)
         assert self.seen or frame["type"] == "hello", f"the first frame is not hello: {frame}"
         self.seen.append(frame)

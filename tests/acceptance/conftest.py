@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.canaries import check_all, text_after, watch
 from tests.acceptance.people import People, Person
 from tests.servers import GunicornServer, PostgresServer, WebServer, run_once
 
 DATABASES = ("sqlite", "postgresql")
+# Everything is logged, and searched for secrets; gunicorn's own format has the query in it.
+LOUD = {"LOG_LEVEL": "DEBUG", "GUNICORN_CMD_ARGS": "--access-logfile=- --log-level=debug"}
 JWT_SECRET_KEY = "acceptance-tests-only-" + "0123456789abcdef" * 4
 
 
@@ -33,14 +36,14 @@ class Hosting:
 
         Settings are `E2EMSG_…` keys of the host's configuration.
         """
-        env = {"DATABASE_URL": self._new_url(database), "JWT_SECRET_KEY": JWT_SECRET_KEY}
+        env = {"DATABASE_URL": self._new_url(database), "JWT_SECRET_KEY": JWT_SECRET_KEY, **LOUD}
         env.update({name: json.dumps(value) for name, value in settings.items()})
         run_once("tests.acceptance.host", "create", env=env)
         return env
 
     def log_path(self) -> Path:
-        """Where the next server writes its log."""
-        return self._folder / f"server-{next(self._numbers)}.log"
+        """Where the next server writes its log, which is watched for secrets."""
+        return watch(self._folder / f"server-{next(self._numbers)}.log").path
 
     def gunicorn(self, database: str, **settings: object) -> GunicornServer:
         """A gevent worker on a fresh database: not yet started, use it in a `with`."""
@@ -54,8 +57,11 @@ class Hosting:
 
 
 @pytest.fixture(scope="session")
-def hosting(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Hosting:
-    return Hosting(tmp_path_factory.mktemp("hosting"), postgres)
+def hosting(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hosting]:
+    yield Hosting(tmp_path_factory.mktemp("hosting"), postgres)
+    check_all()  # What servers wrote when no test was looking, and when they stopped.
 
 
 @pytest.fixture(scope="session", params=DATABASES)
@@ -67,10 +73,11 @@ def server(request: pytest.FixtureRequest, hosting: Hosting) -> Iterator[WebServ
 
 @pytest.fixture(autouse=True)
 def _quiet_log(server: WebServer) -> Iterator[None]:
-    """No test may leave a traceback in the server's log."""
-    before = len(server.log())
+    """No test may leave a traceback or a secret in the server's log."""
+    before = server.log_path.stat().st_size
     yield
-    written = server.log()[before:]
+    watch(server.log_path).check()
+    written = text_after(server.log_path, before)
     assert "Traceback" not in written, written[-4000:]
 
 

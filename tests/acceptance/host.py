@@ -2,12 +2,13 @@
 
 `DATABASE_URL` and `JWT_SECRET_KEY` come from the environment, and so does every `E2EMSG_…` setting
 as JSON (`E2EMSG_MAX_IN_FLIGHT=4`). `python -m tests.acceptance.host create` makes the tables, once,
-before a server starts.
+before a server starts. `LOG_LEVEL` and `SQL_LOG_LEVEL` make it as loud as the tests want it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from datetime import timedelta
@@ -51,6 +52,7 @@ class RevokedToken(Base):
 
 def create_app() -> Flask:
     """The application, configured from the environment."""
+    _log_as_told()
     app = Flask(__name__)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=os.environ["DATABASE_URL"],
@@ -67,6 +69,12 @@ def create_app() -> Flask:
     app.add_url_rule("/token", view_func=token, methods=["POST"])
     app.add_url_rule("/revoke", view_func=revoke, methods=["POST"])
     return app
+
+
+def _log_as_told() -> None:
+    """Log everything at `LOG_LEVEL`, and SQL, which is much, at `SQL_LOG_LEVEL`."""
+    logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING"))
+    logging.getLogger("sqlalchemy").setLevel(os.environ.get("SQL_LOG_LEVEL", "WARNING"))
 
 
 def index() -> str:

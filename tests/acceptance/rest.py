@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from tests.acceptance.canaries import USED
 from tests.acceptance.wire import check_error_body, parse_json
 
 TIMEOUT_SECONDS = 15.0
@@ -83,6 +84,8 @@ class RestClient:
     ) -> Answer:
         """Any request: the target as it stands, and any bytes as the body."""
         sent = {"Authorization": f"Bearer {self.token}"} if self.token is not None else {}
+        USED.note(f"{target} {sent} {dict(headers or {})}")
+        USED.note((body or b"").decode(errors="replace"))
         if body is not None:
             sent["Content-Type"] = "application/json"
         address = urlsplit(self.url)
@@ -94,6 +97,7 @@ class RestClient:
             response = connection.getresponse()
             lowered = {name.lower(): value for name, value in response.getheaders()}
             answer = Answer(response.status, lowered, response.read())
+            USED.note(answer.body.decode(errors="replace"))
         finally:
             connection.close()
         assert answer.status < 500, f"{method} {target}: {answer.status} {answer.body!r}"
@@ -134,6 +138,7 @@ def raw_get(url: str, target: str, headers: Iterable[Header]) -> RawAnswer:
     lines = [f"GET {target} HTTP/1.1", f"Host: {address.netloc}"]
     lines += [f"{name}: {value}" for name, value in headers]
     request = "\r\n".join([*lines, "", ""]).encode("latin-1")
+    USED.note(request.decode("latin-1"))
     deadline = time.monotonic() + TIMEOUT_SECONDS
     with socket.create_connection((str(address.hostname), address.port or 80)) as connection:
         connection.sendall(request)
