@@ -5,7 +5,7 @@
     ├── SchemaMissing           the tables are not there; the text names the command
     └── Refusal                 a client was told no; code, status and close code stand on the class
         ├── BadRequest, Unauthorized, Forbidden, NotFound, UnknownRecipient, IdConflict, TooLarge,
-        │   OriginDenied, UpgradeRequired, TooManyConnections, RateLimited, QuotaExceeded
+        │   OriginDenied, UpgradeRequired, TooManyConnections, WrongMethod, RateLimited, QuotaExceeded
         └── Unavailable, Internal, Draining, Overloaded
 
 The words in `code` are those of docs/protocol.md, section 6; they are the same in frames and in
@@ -115,6 +115,13 @@ class IdConflict(Refusal):
 
     code, http_status = "id_conflict", 409
     default_message = "This id was already used for another message. Make a new id."
+
+
+class WrongMethod(Refusal):
+    """The path is one of ours, and does not take this method."""
+
+    code, http_status = "bad_request", 405
+    default_message = "This address does not take this method."
 
 
 class TooLarge(Refusal):

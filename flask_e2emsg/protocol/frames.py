@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import msgspec
@@ -147,6 +147,8 @@ class _PingIn(msgspec.Struct, tag="ping"):
 
 
 _FrameIn = _SendIn | _SendManyIn | _AckIn | _ReadIn | _TypingIn | _RefreshIn | _PingIn
+
+CLIENT_TYPES = frozenset(str(kind.__struct_config__.tag) for kind in get_args(_FrameIn))
 
 
 def decode(text: bytes) -> ClientFrame:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Response, current_app, g, request
 from flask_sock import Sock
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import MapAdapter
+from werkzeug.routing.exceptions import RoutingException
 from wsproto.utilities import ProtocolError
 
 from ..config import Settings
@@ -25,6 +27,7 @@ from ..errors import (
     TooManyConnections,
     Unauthorized,
     Unavailable,
+    WrongMethod,
 )
 from ..protocol import frames
 from ..redaction import stack_of
@@ -84,11 +87,33 @@ def make_blueprint(state: State) -> Blueprint:
         state.let_go,
         lambda: state.process.keep_up(),
     ).add_to(blueprint)
+    blueprint.before_app_request(_refuse_other_methods)
     blueprint.before_request(lambda: _gate(state, socket))
     blueprint.after_request(_keep_private)
     blueprint.teardown_request(socket.clean_up)
     blueprint.register_error_handler(Exception, _answer_error)
     return blueprint
+
+
+def _refuse_other_methods() -> Response | None:
+    """Answer for a path of ours what would otherwise be the host's page for a wrong method."""
+    error = request.routing_exception
+    if not isinstance(error, MethodNotAllowed) or not error.valid_methods:
+        return None
+    adapter = current_app.create_url_adapter(request)
+    if adapter is None or not _is_ours(adapter, next(iter(error.valid_methods))):
+        return None
+    response = _keep_private(_answer_error(WrongMethod()))
+    response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return response
+
+
+def _is_ours(adapter: MapAdapter, method: str) -> bool:
+    try:
+        endpoint, _ = adapter.match(method=method)
+    except (HTTPException, RoutingException):
+        return False
+    return str(endpoint).startswith(f"{BLUEPRINT}.")
 
 
 def _gate(state: State, socket: _Socket) -> None:
