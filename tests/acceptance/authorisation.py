@@ -55,9 +55,10 @@ class World:
         people = {SENDER: self.sender, RECIPIENT: self.recipient, STRANGER: self.stranger}
         return people.get(role)
 
-    def other(self, role: str) -> Person:
-        """Whom somebody in this role asks about: the other party of the message."""
-        return self.recipient if role == SENDER else self.sender
+    def others(self, role: str) -> list[Person]:
+        """Whom somebody in this role may ask about: every other party of the message."""
+        parties = {SENDER: self.sender, RECIPIENT: self.recipient}
+        return [person for other, person in parties.items() if other != role]
 
     def claims(self) -> dict[str, Any]:
         """Members by which a client may try to be the sender."""
@@ -74,7 +75,7 @@ class World:
         return any(part in text for part in (self.message_id, self.content, self.conversation_id))
 
 
-Targets = Callable[[World, str], str]
+Targets = Callable[[World, str], list[str]]
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ class Route:
     """What one route does for whom.
 
     `shows` and `marks`: the roles that are shown the message, or mark it as delivered or read.
+    `targets` are the addresses that somebody in a role may try.
     `absent`: the same call for a thing that does not exist. A stranger must not see a difference.
     """
 
-    target: Targets
+    targets: Targets
     body: Callable[[World, str], Mapping[str, Any]] | None = None
     status: int = 200
     other_status: Mapping[str, int] | None = None
@@ -95,11 +97,11 @@ class Route:
 
 
 def _at(path: str) -> Targets:
-    return lambda world, role: path
+    return lambda world, role: [path]
 
 
 def _about(path: str) -> Targets:
-    return lambda world, role: path.format(segment(world.other(role).id))
+    return lambda world, role: [path.format(segment(one.id)) for one in world.others(role)]
 
 
 def _new_message(world: World, role: str) -> dict[str, Any]:
@@ -127,12 +129,12 @@ ROUTES: dict[tuple[str, str], Route] = {
     ),
     ("GET", "/api/conversations"): Route(_at("/api/conversations"), shows=(SENDER, RECIPIENT)),
     ("GET", "/api/conversations/<e2emsg_id:conversation_id>/messages"): Route(
-        lambda world, _: f"/api/conversations/{world.conversation_id}/messages",
+        lambda world, _: [f"/api/conversations/{world.conversation_id}/messages"],
         shows=(SENDER, RECIPIENT),
         absent=_at(f"/api/conversations/{NOBODY}/messages"),
     ),
     ("GET", "/api/sync"): Route(
-        lambda world, _: f"/api/sync?cursor={world.recipients_cursor}",
+        lambda world, _: [f"/api/sync?cursor={world.recipients_cursor}"],
         shows=(RECIPIENT,),
         absent=_at("/api/sync?cursor=0123456789abcdef:0"),
     ),
