@@ -176,6 +176,7 @@ class Accounts:
                     self._write(rest, me)
         else:
             self._write(_DELETE_REST, me)
+        self._database.clean_files()
         return True
 
     def _write(self, statement: sa.Executable, parameters: dict[str, int]) -> int:

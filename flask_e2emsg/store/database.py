@@ -100,6 +100,12 @@ class Database:
         finally:
             self._open = None
 
+    def clean_files(self) -> None:
+        """Leave nothing of what was deleted in SQLite's files, but for what is just being read."""
+        if self.is_sqlite and not self._shared:
+            with self.read() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def dispose(self) -> None:
         """Close the pooled connections."""
         if not self._shared:
@@ -135,6 +141,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA busy_timeout = 10")
     _patiently(lambda: cursor.execute("PRAGMA journal_mode = WAL"))
     cursor.execute("PRAGMA synchronous = FULL")
+    # Else what was deleted lies on in the file's free pages.
+    cursor.execute("PRAGMA secure_delete = ON")
     cursor.close()
 
 

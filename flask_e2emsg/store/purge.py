@@ -2,15 +2,19 @@
 
 Nothing that a recipient has not acknowledged is removed before its expiry. A mailbox whose older
 entries go gets a higher floor, so that a cursor below it is told to reset instead of finding a
-silent gap; the floor stays below what the owner has not acknowledged.
+silent gap; the floor stays below what the owner has not acknowledged. Receipts go with the messages
+that they tell of, where those expired or the receipts were acknowledged.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -18,36 +22,82 @@ from ..protocol.values import now
 from .database import Conflict, Database
 from .leases import FORGET_SECONDS
 from .models import accounts, connections, counters, events, messages, tickets, workers
+from .rows import receipt_from_json, receipt_to_json
 from .times import database_clock
 
 ROWS_AT_ONCE = 500
+TIMES_AT_ONCE = 100  # of receipts that change in one transaction
 PAUSE_SECONDS = 0.001
 ATTEMPTS = 5
 
 
 def purge(database: Database, retention_days: float | None) -> int:
     """Delete in small units of work; returns how many messages went."""
-    removed = _purge_messages(database, messages.c.expires_at <= now())
+    removed = _purge_messages(database, messages.c.expires_at <= now(), sa.true())
     _write(database, sa.delete(tickets).where(tickets.c.expires_at <= now()))
     _write(database, sa.delete(counters).where(counters.c.expires_at <= now()))
     _purge_dead_workers(database)
     if retention_days is not None:
         before = now() - timedelta(days=retention_days)
         _raise_floors(database, before)
-        removed += _purge_messages(database, messages.c.delivered_at <= before)
+        old = messages.c.delivered_at <= before
+        removed += _purge_messages(database, old, events.c.seq <= _acknowledged)
         _purge_events(database, before)
+    if removed:
+        database.clean_files()
     return removed
 
 
-def _purge_messages(database: Database, due: sa.ColumnElement[bool]) -> int:
+def _purge_messages(
+    database: Database, due: sa.ColumnElement[bool], receipts: sa.ColumnElement[bool]
+) -> int:
+    """Delete the messages that are due, and their ids from those of the receipts for them."""
     removed = 0
-    some = sa.select(messages.c.id).where(due).limit(ROWS_AT_ONCE)
+    some = sa.select(
+        messages.c.id, messages.c.sender_id, messages.c.delivered_at, messages.c.read_at
+    ).where(due)
     while True:
-        count = _write(database, sa.delete(messages).where(messages.c.id.in_(some)))
-        time.sleep(PAUSE_SECONDS)  # Others want to write, too.
-        removed += count
-        if count < ROWS_AT_ONCE:
+        with database.read() as connection:
+            gone = connection.execute(some.limit(ROWS_AT_ONCE)).all()
+        if not gone:
             return removed
+        # The receipts first: who is interrupted in between finds the messages, and begins again.
+        _forget_receipts(database, gone, receipts)
+        ids = [row.id for row in gone]
+        removed += _write(database, sa.delete(messages).where(messages.c.id.in_(ids)))
+        time.sleep(PAUSE_SECONDS)  # Others want to write, too.
+
+
+def _forget_receipts(
+    database: Database, gone: Sequence[Any], which: sa.ColumnElement[bool]
+) -> None:
+    ids = {row.id for row in gone}
+    # A receipt is as old as the mark that it tells of.
+    marked = {(row.sender_id, at) for row in gone for at in (row.delivered_at, row.read_at) if at}
+    by_sender: defaultdict[int, list[datetime]] = defaultdict(list)
+    for sender_id, at in marked:
+        by_sender[sender_id].append(at)
+    for sender_id, times in by_sender.items():
+        for start in range(0, len(times), TIMES_AT_ONCE):
+            same_time = events.c.created_at.in_(times[start : start + TIMES_AT_ONCE])
+            some = sa.select(events).where(events.c.account_id == sender_id, same_time, which)
+            with database.read() as connection:
+                receipts = connection.execute(some).all()
+            if receipts:
+                with database.together():
+                    for receipt in receipts:
+                        _forget_in(database, receipt, ids)
+
+
+def _forget_in(database: Database, row: Any, ids: Set[UUID]) -> None:
+    receipt = receipt_from_json(row.seq, row.kind, row.data)
+    left = [message_id for message_id in receipt.ids if message_id not in ids]
+    this = (events.c.account_id == row.account_id) & (events.c.seq == row.seq)
+    if not left:
+        _write(database, sa.delete(events).where(this))
+    elif len(left) < len(receipt.ids):
+        data = receipt_to_json(receipt.by, left, receipt.at)
+        _write(database, sa.update(events).where(this).values(data=data))
 
 
 def _purge_dead_workers(database: Database) -> None:
@@ -77,12 +127,7 @@ def _raise_floors(database: Database, before: datetime) -> None:
 
 
 def _purge_events(database: Database, before: datetime) -> None:
-    gone = (
-        sa.select(accounts.c.floor_seq)
-        .where(accounts.c.id == events.c.account_id)
-        .scalar_subquery()
-    )
-    due = (events.c.created_at <= before) & (events.c.seq <= gone)
+    due = (events.c.created_at <= before) & (events.c.seq <= _floor_of_owner)
     _write(database, sa.delete(events).where(due))
 
 
@@ -99,6 +144,14 @@ def _write(
         return connection.execute(statement, parameters).rowcount
 
 
+def _of_owner(column: sa.Column[int]) -> sa.ScalarSelect[int]:
+    return sa.select(column).where(accounts.c.id == events.c.account_id).scalar_subquery()
+
+
+_acknowledged, _floor_of_owner = (
+    _of_owner(accounts.c.delivered_seq),
+    _of_owner(accounts.c.floor_seq),
+)
 _newest: sa.BindParameter[int] = sa.bindparam("newest", type_=sa.BigInteger)
 _floor = sa.case((accounts.c.delivered_seq < _newest, accounts.c.delivered_seq), else_=_newest)
 _RAISE_FLOOR = (

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from flask_e2emsg.protocol.entries import ReceiptEntry
 from flask_e2emsg.protocol.values import now
 from flask_e2emsg.store import purge as purge_module
 from flask_e2emsg.store.accounts import Party
@@ -62,6 +63,36 @@ class TestExpiry:
         page = store.mailboxes.entries_after(bob, 0, 10)
         assert ([entry.seq for entry in page.entries], page.through) == ([1], 3)
         assert store.state(bob).floor_seq == 0
+
+    def test_receipts_go_with_the_messages_that_they_tell_of(
+        self, store: Process, alice: Party, bob: Party, carol: Party
+    ) -> None:
+        gone, kept = store.send(alice, bob, expires_in=60), store.send(alice, bob)
+        store.ack(bob)
+        store.send(alice, carol)
+        store.ack(carol)
+        store.read(bob, gone)
+        expire(store, [gone])
+        purge(store.database, None)
+        receipts = [one for one in store.entries(alice) if isinstance(one, ReceiptEntry)]
+        assert [(one.kind, one.by) for one in receipts] == [
+            ("delivered", "bob"),
+            ("delivered", "carol"),
+        ]
+        assert list(receipts[0].ids) == [kept]
+
+    def test_many_receipts_go_in_small_units(
+        self, store: Process, alice: Party, bob: Party, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(purge_module, "ROWS_AT_ONCE", 7)
+        monkeypatch.setattr(purge_module, "TIMES_AT_ONCE", 3)
+        ids = [store.send(alice, bob, expires_in=60) for _ in range(20)]
+        for seq, message_id in enumerate(ids, 1):
+            store.ack(bob, seq)
+            store.read(bob, message_id)
+        expire(store, ids)
+        assert purge(store.database, None) == 20
+        assert store.count(events) == 0
 
     def test_many_go_in_small_units(
         self, store: Process, alice: Party, bob: Party, monkeypatch: pytest.MonkeyPatch
@@ -176,6 +207,18 @@ class TestRetention:
         assert store.state(bob).floor_seq == 0
         assert store.positions(bob) == [1]
 
+    def test_receipts_of_old_messages_go_with_them_once_acknowledged(
+        self, store: Process, alice: Party, bob: Party
+    ) -> None:
+        for acknowledged in (False, True):
+            message_id = store.send(alice, bob)
+            store.ack(bob)
+            if acknowledged:
+                store.ack(alice)
+            age(store, message_id)
+            purge(store.database, 30)
+            assert bool(store.positions(alice)) != acknowledged
+
     def test_old_receipts_below_the_floor_go_too(
         self, store: Process, alice: Party, bob: Party
     ) -> None:
@@ -186,7 +229,7 @@ class TestRetention:
         store.ack(alice)
         age(store, first, second)
         purge(store.database, 30)
-        assert store.positions(alice) == [4]
+        assert store.positions(alice) == []
         assert store.state(alice).floor_seq == 3
 
     def test_fractions_of_a_day_count(self, store: Process, alice: Party, bob: Party) -> None:
