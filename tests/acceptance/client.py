@@ -119,6 +119,16 @@ class SocketClient:
         """`epoch:position`, to resume after everything that has arrived without a hole."""
         return f"{self.hello['epoch']}:{self.position}"
 
+    @property
+    def acknowledged(self) -> int:
+        """The newest position that was acknowledged here, or where the connection began."""
+        return self._acked
+
+    @property
+    def in_flight(self) -> int:
+        """How many entries have arrived beyond the last ack."""
+        return sum(1 for seq in self._pushed if seq > self._acked)
+
     # What a client sends.
 
     def send(
@@ -224,6 +234,14 @@ class SocketClient:
             assert frame["type"] != "error", f"waiting for entries, got {frame}; {self.story()}"
             self._inbox.append(frame)
         return [self._inbox.pop(self._inbox.index(frame)) for frame in waiting[:count]]
+
+    def arrived(self) -> list[Frame]:
+        """Every frame that has come and was not handed out yet; waits for none."""
+        with suppress(DeadlineMissed):
+            while True:
+                self._inbox.append(self._receive(time.monotonic()))
+        frames, self._inbox = self._inbox, []
+        return frames
 
     def drain(self) -> list[Frame]:
         """All entries up to `caught_up`, each acknowledged as it arrives."""
@@ -358,8 +376,7 @@ class SocketClient:
         newest = self._pushed[-1] if self._pushed else self.hello["after"]
         assert frame["seq"] > newest, f"position {frame['seq']} after {newest}; {self.story()}"
         self._pushed.append(frame["seq"])
-        beyond_ack = sum(1 for seq in self._pushed if seq > self._acked)
-        assert beyond_ack <= self.hello["max_in_flight"], f"over max_in_flight; {self.story()}"
+        assert self.in_flight <= self.hello["max_in_flight"], f"over max_in_flight; {self.story()}"
         if frame["type"] == "message":
             parties = (frame["sender"], frame["recipient"])
             assert self.user_id in parties, f"somebody else's mail: {frame}"
