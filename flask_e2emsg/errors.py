@@ -5,7 +5,8 @@
     ├── SchemaMissing           the tables are not there; the text names the command
     └── Refusal                 a client was told no; code, status and close code stand on the class
         ├── BadRequest, Unauthorized, Forbidden, NotFound, UnknownRecipient, IdConflict, TooLarge,
-        │   OriginDenied, UpgradeRequired, TooManyConnections, WrongMethod, RateLimited, QuotaExceeded
+        │   OriginDenied, UpgradeRequired, TooManyConnections, WrongMethod, RateLimited,
+        │   QuotaExceeded
         └── Unavailable, Internal, Draining, Overloaded
 
 The words in `code` are those of docs/protocol.md, section 6; they are the same in frames and in

@@ -222,7 +222,7 @@ class AppState:
         process.rechecker.look_around()
 
     def drain(self) -> None:
-        """Take no new connection in this process, and close the live ones with 1012."""
+        """Take no new connection in this process, close the live ones with 1012, end long polls."""
         self.process.drain()
 
     def let_go(self) -> None:

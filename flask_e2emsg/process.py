@@ -110,6 +110,16 @@ class Process:
         self.rechecker.ensure_running()
         self.purger.ensure_running()
 
+    def drain(self) -> None:
+        """End all connections and the threads beside them; what is asked for is still stored."""
+        self.hub.drain()
+        for running in (self.sweeper, self.renewer, self.rechecker, self.purger):
+            running.stop()
+        try:
+            self.leases.resign()
+        except E2EMsgError:
+            logger.warning("the database is away; this worker's slots are free when its lease ends")
+
     def connected(self, pump: Pump) -> None:
         """Tell the host that a connection is live."""
         self._signal(user_connected, user_id=pump.owner.user_id, connection_id=pump.id)
@@ -126,14 +136,6 @@ class Process:
             pump.close(close_code)
         owner = self.accounts.find(user_id)
         return 0 if owner is None else self.leases.end_all_of(owner.account_id, close_code)
-
-    def drain(self) -> None:
-        """Take no new connection, and close the live ones with 1012."""
-        self.hub.drain()
-        try:
-            self.leases.resign()
-        except E2EMsgError:
-            logger.warning("the database is away; this worker's slots are free when its lease ends")
 
     def _committer(self, name: str) -> Committer:
         boxes = self.mailboxes

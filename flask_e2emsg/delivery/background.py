@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
-import time
+import threading
 from collections.abc import Callable
 
 from .thread import LazyThread
@@ -19,21 +19,25 @@ MAX_NEWS = 10_000
 
 
 class Ticker:
-    """Calls something again and again, from when it is first needed."""
+    """Calls something again and again, from when it is first needed until it is stopped."""
 
     def __init__(self, name: str, seconds: float, action: Callable[[], object]) -> None:
         self._name = name
         self._seconds = seconds
         self._action = action
+        self._stopped = threading.Event()
         self._thread = LazyThread(name, self._run)
 
     def ensure_running(self) -> None:
         """Start, if it does not run yet."""
         self._thread.ensure_running()
 
+    def stop(self) -> None:
+        """Call it no more. Does not wait for a call that is under way."""
+        self._stopped.set()
+
     def _run(self) -> None:
-        while True:
-            time.sleep(self._seconds)
+        while not self._stopped.wait(self._seconds):
             try:
                 self._action()
             except Exception as error:

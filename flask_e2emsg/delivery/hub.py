@@ -56,9 +56,12 @@ class Hub:
             return len(others) < len(pumps)
 
     def drain(self) -> None:
-        """Take no more connections, and end those that are there."""
+        """Take no more connections, and end those that are there, and all waiting."""
         with self._lock:
             self.is_draining = True
+            waiters = [event for events in self._waiters.values() for event in events]
+        for event in waiters:
+            event.set()
         for pump in self.all():
             pump.close(1012)
 
@@ -78,7 +81,7 @@ class Hub:
 
     @contextmanager
     def waiting(self, user_id: str, account_id: int) -> Iterator[threading.Event]:
-        """An event that is set when the user's mailbox grows."""
+        """An event that is set when the user's mailbox grows, and when this process drains."""
         event = threading.Event()
         with self._lock:
             self._waiters[user_id] = (*self._waiters.get(user_id, ()), event)

@@ -44,6 +44,7 @@ class Rechecker:
         self._has_questions = has_questions
         self._users: set[str] = set()
         self._is_brisk = False
+        self._is_stopped = False
         self._credit = MOST_CREDIT_SECONDS
         self._stirred = threading.Event()
         self._thread = LazyThread("e2emsg-recheck", self._run)
@@ -51,6 +52,11 @@ class Rechecker:
     def ensure_running(self) -> None:
         """Start, if it does not run yet."""
         self._thread.ensure_running()
+
+    def stop(self) -> None:
+        """Ask no more. Does not wait for a round that is under way."""
+        self._is_stopped = True
+        self._stirred.set()
 
     def look_at(self, user_id: str) -> None:
         """Something has happened that may concern this user. Never waits."""
@@ -64,7 +70,7 @@ class Rechecker:
         self._stirred.set()
 
     def _run(self) -> None:
-        while True:
+        while not self._is_stopped:
             work = self._round(self._hub.all()) if self._has_questions() else 0.0
             self._rest(work)
 
@@ -78,7 +84,7 @@ class Rechecker:
         while True:
             passed = time.monotonic() - began
             left = (brisk if self._is_brisk else calm) - passed
-            if left <= 0:
+            if left <= 0 or self._is_stopped:
                 self._is_brisk = False
                 self._credit = min(credit + passed * BRISK_SHARE, MOST_CREDIT_SECONDS)
                 return

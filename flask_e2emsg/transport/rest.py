@@ -164,7 +164,7 @@ class Rest:
             start = Start.at(cursor, self._accounts.ensure(me.user_id))
             page = self._mailboxes().entries_after(me, start.after, limit)
             deadline = time.monotonic() + wait
-            while not page.entries and not start.reset:
+            while not (page.entries or start.reset or self._hub.is_draining):
                 seconds = deadline - time.monotonic()
                 if seconds <= 0:
                     break

@@ -118,6 +118,14 @@ def test_draining_closes_everybody_and_lets_nobody_in(hub: Hub) -> None:
         hub.add(pump())
 
 
+def test_draining_wakes_whoever_waits_without_a_connection(hub: Hub) -> None:
+    with hub.waiting("bob", 2) as first, hub.waiting("bob", 2) as second:
+        hub.drain()
+        assert first.is_set()
+        assert second.is_set()
+        assert hub.is_draining
+
+
 def test_new_entries_reach_all_connections_of_their_owner_and_nobody_else(hub: Hub) -> None:
     mine, other, hers = live(hub), live(hub), live(hub, ALICE)
     hub.publish(by_user(BOB, entries(1, 2)))
