@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 
 from tests.acceptance.client import ConnectionLost
 from tests.acceptance.model import Letter, Model
@@ -184,15 +183,17 @@ class Player:
                 self._client.abandon()
 
 
-class _Surviving(suppress):
+class _Surviving:
     """Comes back when the connection is lost meanwhile."""
 
     def __init__(self, player: Player) -> None:
-        super().__init__(ConnectionLost)
         self._player = player
 
-    def __exit__(self, *failure: object) -> bool:
-        is_lost = bool(super().__exit__(*failure))
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        is_lost = kind is not None and issubclass(kind, ConnectionLost)
         if is_lost:
             self._player._come_back()
         return is_lost
