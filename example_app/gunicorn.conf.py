@@ -5,7 +5,6 @@ right for SQLite.
 """
 
 import os
-import resource
 
 from gunicorn.arbiter import Arbiter
 
@@ -18,17 +17,6 @@ accesslog = "-"
 
 
 def when_ready(server: Arbiter) -> None:
-    """Say where to look, and let the workers have as many sockets as they may."""
-    _raise_file_limit()
+    """Say where to look."""
     for listener in server.LISTENERS:
         print(f"\n    flask_e2emsg example: {listener}\n    Ctrl+C stops it.\n", flush=True)
-
-
-def _raise_file_limit() -> None:
-    """The usual soft limit of 1024 files would be the real limit of connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = worker_connections + 1000
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,13 +1,15 @@
-"""`flask e2emsg revision` and `flask e2emsg purge`.
+"""`flask e2emsg revision`, `flask e2emsg purge` and `flask e2emsg doctor`.
 
 `revision` writes a migration into the host's own Flask-Migrate folder, which calls the steps that
 ship with this package, so that `flask db upgrade` is all that a host ever runs. It changes no
-database. `purge` removes what is past its time, for a cron job or by hand.
+database. `purge` removes what is past its time, for a cron job or by hand. `doctor` says what is
+wrong with the settings, and what to do.
 """
 
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from alembic.util import CommandError, rev_id
 from flask import current_app
 from flask.cli import AppGroup
 
+from .doctor import examine, load_gunicorn
 from .errors import E2EMsgError
 from .store import schema
 from .store.models import accounts
@@ -50,6 +53,29 @@ def run_purge() -> None:
     except E2EMsgError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Removed {removed} {'message' if removed == 1 else 'messages'}.")
+
+
+@e2emsg_cli.command("doctor")
+@click.option(
+    "--gunicorn",
+    "location",
+    metavar="FILE",
+    help="Look at this gunicorn configuration, too: a file, or a module as python:NAME.",
+)
+def run_doctor(location: str | None) -> None:
+    """Say what is wrong with the database, the tokens and the server, and what to do."""
+    try:
+        gunicorn = None if location is None else load_gunicorn(location)
+    except E2EMsgError as error:
+        raise click.ClickException(str(error)) from error
+    findings = list(examine(current_app.extensions["e2emsg"], gunicorn))
+    for finding in findings:
+        click.echo(f"{'PROBLEM' if finding.is_problem else 'note'}: {finding.text}")
+    problems = sum(finding.is_problem for finding in findings)
+    if problems:
+        click.echo(f"{problems} {'problem' if problems == 1 else 'problems'} found.")
+        sys.exit(1)
+    click.echo("No problems found.")
 
 
 def _scripts_of_host() -> ScriptDirectory:

@@ -25,6 +25,7 @@ class Settings:
     bus_url: str | None = field(default=None, repr=False)
     allowed_origins: str | Sequence[str] | None = None  # None: the request's own host; "*": any
     max_connections_per_user: int = 10  # live sockets of one user, over all workers
+    max_connections: int | None = None  # live sockets of one process; None: below what it can take
     max_frame_bytes: int = 131072  # of one frame or REST body, in bytes of UTF-8
     max_in_flight: int = 256  # entries sent beyond the client's last ack, per connection
     heartbeat_seconds: float = 25.0  # ping interval; silence for two of them ends the connection
@@ -75,6 +76,12 @@ class Settings:
             value = getattr(self, name)
             ok = _is_whole(value) and low <= value <= high
             self._require(name, ok, f"a whole number from {low} to {high}")
+        most = self.max_connections
+        self._require(
+            "max_connections",
+            most is None or (type(most) is int and 1 <= most <= 1_000_000),
+            "a whole number from 1 to 1000000, or None",
+        )
         for name in ("heartbeat_seconds", "sweep_seconds", "write_timeout_seconds"):
             value = getattr(self, name)
             self._require(name, _is_number(value) and 0 < value <= 3600, "seconds, above 0")

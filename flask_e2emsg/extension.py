@@ -172,6 +172,7 @@ class AppState:
     db: SQLAlchemy
     settings: Settings
     extension: E2EMessaging
+    server_connections: int | None = None  # what the server can serve at once; None: nobody said
     _process: Process | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -220,6 +221,11 @@ class AppState:
         if user_id is not None:
             process.rechecker.look_at(user_id)
         process.rechecker.look_around()
+
+    def prepare(self, server_connections: int) -> None:
+        """Set up this process, whose server can serve so many connections at once."""
+        self.server_connections = server_connections
+        _ = self.process
 
     def drain(self) -> None:
         """Take no new connection in this process, close the live ones with 1012, end long polls."""

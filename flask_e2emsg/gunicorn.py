@@ -1,7 +1,7 @@
 """Settings for gunicorn with live sockets: `from flask_e2emsg.gunicorn import *`.
 
 Put that line first in a `gunicorn.conf.py`; what follows it overrides. A host with a
-`post_worker_init` of its own calls `close_sockets_on_exit(worker)` from it.
+`post_worker_init` of its own calls `prepare_worker(worker)` from it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 __all__ = [
     "access_log_format",
-    "close_sockets_on_exit",
     "control_socket_disable",
     "graceful_timeout",
     "keepalive",
     "post_worker_init",
     "preload_app",
+    "prepare_worker",
     "worker_class",
     "worker_connections",
 ]
@@ -38,22 +38,45 @@ _INNER = ("app", "wsgi_app", "application")
 
 
 def post_worker_init(worker: Any) -> None:
-    """Watch a worker that has loaded its app, and leave Ctrl+C to the master."""
+    """Prepare a worker that has loaded its app, and leave Ctrl+C to the master."""
     # A terminal sends it to everybody: told to quit twice, a worker ends with a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    close_sockets_on_exit(worker)
+    prepare_worker(worker)
 
 
-def close_sockets_on_exit(worker: Any) -> None:
-    """Close every socket with 1012 when the worker is told to stop.
+def prepare_worker(worker: Any) -> None:
+    """Fit messaging to the worker: its room, its end, and what is wrong with its settings.
 
-    gunicorn tells a worker to stop by clearing `alive`, on SIGTERM, on SIGHUP and at
-    `max_requests`, and would then wait for sockets that know nothing of it.
+    Every socket is closed with 1012 when the worker is told to stop. gunicorn does that by clearing
+    `alive`, on SIGTERM, on SIGHUP and at `max_requests`, and would then wait for sockets that know
+    nothing of it.
     """
     app = _flask_app(worker.wsgi)
-    if app is not None and "e2emsg" in app.extensions:
-        state = app.extensions["e2emsg"]
-        threading.Thread(target=_watch, args=(worker, state), name="e2emsg-drain").start()
+    if app is None or "e2emsg" not in app.extensions:
+        worker.log.warning("flask_e2emsg: no app with messaging was found in what is served.")
+        return
+    state = app.extensions["e2emsg"]
+    _warn(worker, state)
+    _make_room(worker, state)
+    threading.Thread(target=_watch, args=(worker, state), name="e2emsg-drain").start()
+
+
+def _warn(worker: Any, state: Any) -> None:
+    # Not at the top: the master must not load what its workers need patched.
+    from .server_checks import check_gunicorn
+
+    for finding in check_gunicorn(worker.cfg, state.settings):
+        if finding.is_problem:
+            worker.log.warning("flask_e2emsg: %s", finding.text)
+
+
+def _make_room(worker: Any, state: Any) -> None:
+    from .capacity import allow_files
+    from .server_checks import served_at_once
+
+    served = served_at_once(worker.cfg)
+    allow_files(served)
+    state.prepare(served)
 
 
 def _watch(worker: Any, state: Any) -> None:
@@ -64,7 +87,6 @@ def _watch(worker: Any, state: Any) -> None:
 
 def _flask_app(callable_: Any) -> Any:
     """The Flask app inside of what gunicorn serves, which may be wrapped in middleware."""
-    # Not at the top: the master must not load what its workers need patched.
     from flask import Flask
 
     for _ in range(MIDDLEWARE_DEPTH):

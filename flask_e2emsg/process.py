@@ -15,6 +15,7 @@ from uuid import UUID
 
 import limits
 
+from . import capacity, cooperation
 from .config import Settings
 from .delivery.background import Notifier, Ticker
 from .delivery.committer import Committer
@@ -61,7 +62,10 @@ class Process:
         self.mailboxes: Mailboxes = kind(self.database, _ids_in_one_receipt(settings))
         self.history = History(self.database)
         self.tickets = Tickets(self.database)
-        self.hub = Hub(settings.max_connections_per_user)
+        self.hub = Hub(
+            settings.max_connections_per_user,
+            settings.max_connections or capacity.connections(state.server_connections),
+        )
         self.leases = Leases(self.database, settings.max_connections_per_user)
         self.rechecker = Rechecker(self.hub, self._may_stay, state.has_questions)
         self.notifier = Notifier("e2emsg-notifier")
@@ -85,12 +89,13 @@ class Process:
         self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
         self.renewer = Ticker("e2emsg-leases", RENEW_SECONDS, self.leases.renew)
         self.purger = Ticker("e2emsg-purge", PURGE_SECONDS, self._purge)
+        cooperation.try_in_background(self.database)
 
     def new_pump(self, user_id: str) -> Pump:
         """A connection's pump, registered before its mailbox is first read.
 
         Raises:
-            TooManyConnections: the user is at the cap.
+            Overloaded, TooManyConnections: this process, or the user, is at the cap.
         """
         owner = self.accounts.find(user_id) or self.accounts.ensure(user_id).owner
         pump = Pump(owner, self.mailboxes.entries_after, self.router.ack)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from ..errors import Draining, TooManyConnections
+from ..errors import Draining, Overloaded, TooManyConnections
 from ..protocol.entries import Entry
 from .pump import Pump
 
@@ -19,8 +19,9 @@ from .pump import Pump
 class Hub:
     """Pumps by user."""
 
-    def __init__(self, max_connections_per_user: int) -> None:
+    def __init__(self, max_connections_per_user: int, max_connections: int) -> None:
         self._cap = max_connections_per_user
+        self._room = max_connections
         self._pumps: dict[str, tuple[Pump, ...]] = {}
         self._waiters: dict[str, tuple[threading.Event, ...]] = {}
         self._accounts: dict[str, int] = {}
@@ -32,16 +33,20 @@ class Hub:
 
         Raises:
             Draining: this process is about to stop.
+            Overloaded: this process has all the connections that it takes.
             TooManyConnections: the user is at the cap.
         """
         user_id = pump.owner.user_id
         with self._lock:
             if self.is_draining:
                 raise Draining
+            if self._room <= 0:
+                raise Overloaded
             pumps = self._pumps.get(user_id, ())
             if len(pumps) >= self._cap:
                 raise TooManyConnections
             self._pumps[user_id] = (*pumps, pump)
+            self._room -= 1
 
     def remove(self, pump: Pump) -> bool:
         """Forget a connection; False if it was gone already."""
@@ -53,7 +58,9 @@ class Hub:
                 self._pumps[user_id] = others
             else:
                 self._pumps.pop(user_id, None)
-            return len(others) < len(pumps)
+            was_there = len(others) < len(pumps)
+            self._room += was_there
+            return was_there
 
     def drain(self) -> None:
         """Take no more connections, and end those that are there, and all waiting."""

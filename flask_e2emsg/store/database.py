@@ -45,6 +45,7 @@ class Database:
 
     def __init__(self, host_engine: Engine) -> None:
         self.dialect = host_engine.dialect.name
+        self.driver = host_engine.dialect.driver
         self.is_sqlite = self.dialect == "sqlite"
         # One connection that everybody shares is all that an in-memory database has.
         self._shared = isinstance(host_engine.pool, StaticPool)

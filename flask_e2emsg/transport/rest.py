@@ -166,7 +166,7 @@ class Rest:
             deadline = time.monotonic() + wait
             while not (page.entries or start.reset or self._hub.is_draining):
                 seconds = deadline - time.monotonic()
-                if seconds <= 0:
+                if seconds <= 0 or self._hub.is_draining:
                     break
                 self._let_go()
                 grown.wait(seconds)

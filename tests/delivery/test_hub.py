@@ -30,7 +30,7 @@ from tests.delivery.fakes import (
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub(max_connections_per_user=3)
+    return Hub(max_connections_per_user=3, max_connections=100)
 
 
 def live(hub: Hub, owner: Party = BOB, log: Log | None = None) -> Pump:
@@ -194,7 +194,7 @@ def _busy_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_busy_threads")
 def test_looking_around_goes_on_while_others_come_and_go() -> None:
-    hub = Hub(max_connections_per_user=1000)
+    hub = Hub(max_connections_per_user=1000, max_connections=1000)
     people = [Party(number, f"user {number}") for number in range(500)]
     residents = [live(hub, party) for party in people[100:]]
     stopped = threading.Event()

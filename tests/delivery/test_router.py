@@ -104,7 +104,7 @@ class Office:
     def __init__(self, *, hide_refusals: bool = True) -> None:
         self.rules = FakeRules()
         self.accounts = FakeAccounts(ALICE, BOB)
-        self.hub = Hub(10)
+        self.hub = Hub(10, 100)
         self.sends = FakeCommitter(Appended(now(), True, 7))
         self.marks = FakeCommitter(1)
         self.router = Router(

@@ -117,7 +117,7 @@ def test_the_table_of_keys_has_every_key_with_its_default() -> None:
 
 def test_the_settings_for_gunicorn_are_those_that_ship() -> None:
     documented = [in_backticks(row[0])[0].split(" = ") for row in INTEGRATION.rows("The server")]
-    names = {name for name, *_ in documented} | {"close_sockets_on_exit"}
+    names = {name for name, *_ in documented} | {"prepare_worker"}
     assert names == set(gunicorn_settings.__all__)
     for name, *value in documented:
         assert not value or ast.literal_eval(value[0]) == getattr(gunicorn_settings, name)
