@@ -53,8 +53,10 @@ def check_database(state: AppState) -> Iterator[Finding]:
     try:
         with state.database.read() as connection:
             yield from _check_tables(connection)
-            check = _check_sqlite if engine.dialect.name == "sqlite" else _check_postgresql
-            yield from check(connection)
+            if engine.dialect.name == "sqlite":
+                yield from _check_sqlite(connection)
+            else:
+                yield from check_durability(lambda name: connection.scalar(sa.text(f"SHOW {name}")))
     except (E2EMsgError, sa.exc.SQLAlchemyError) as error:
         # The text may hold the address, and that a password.
         cause = error.__cause__ or error
@@ -96,9 +98,10 @@ def _check_tables(connection: Connection) -> Iterator[Finding]:
             )
 
 
-def _check_postgresql(connection: Connection) -> Iterator[Finding]:
+def check_durability(show: Callable[[str], object]) -> Iterator[Finding]:
+    """Whether PostgreSQL keeps what it has committed, by what it shows of its settings."""
     for name, text in _FAST_BUT_LOSSY.items():
-        if connection.scalar(sa.text(f"SHOW {name}")) == "off":
+        if show(name) == "off":
             yield Finding(f"PostgreSQL has {text}")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from flask_e2emsg.delivery.hub import Hub
 from flask_e2emsg.delivery.pump import Pump
-from flask_e2emsg.errors import Draining, TooManyConnections
+from flask_e2emsg.errors import Draining, Overloaded, TooManyConnections
 from flask_e2emsg.store.accounts import Party
 from tests.delivery.fakes import (
     ALICE,
@@ -92,6 +92,26 @@ def test_whoever_leaves_makes_room_under_the_cap(hub: Hub) -> None:
     live(hub)
     with pytest.raises(TooManyConnections):
         hub.add(pump())
+
+
+def test_of_all_users_together_no_more_are_added_than_there_is_room() -> None:
+    hub = Hub(max_connections_per_user=2, max_connections=3)
+    first, *_ = [live(hub), live(hub), live(hub, ALICE)]
+    with pytest.raises(Overloaded):
+        hub.add(pump(owner=ALICE))
+    hub.remove(first)
+    hub.remove(first)
+    live(hub, ALICE)
+    with pytest.raises(Overloaded):
+        hub.add(pump())
+
+
+def test_a_user_at_the_cap_takes_no_room_from_others() -> None:
+    hub = Hub(max_connections_per_user=1, max_connections=2)
+    live(hub)
+    with pytest.raises(TooManyConnections):
+        hub.add(pump())
+    live(hub, ALICE)
 
 
 def test_of_many_at_once_exactly_the_cap_gets_in(hub: Hub) -> None:

@@ -108,6 +108,7 @@ WRONG: dict[str, list[object]] = {
     "BUS_URL": ["nonsense", "http://localhost", 5, ""],
     "ALLOWED_ORIGINS": ["https://app.example.com", [1], 5, ""],
     "MAX_CONNECTIONS_PER_USER": [0, -1, "10", 1.5, True, None],
+    "MAX_CONNECTIONS": [0, -1, "10", 1.5, True, 1_000_001],
     "MAX_FRAME_BYTES": [0, 1023, 16 * 1024 * 1024 + 1, "131072", None],
     "MAX_IN_FLIGHT": [0, -1, "256", None],
     "HEARTBEAT_SECONDS": [0, -1, "25", None, float("nan"), float("inf"), True],
