@@ -254,7 +254,9 @@ class GunicornServer(WebServer):
 
     The listening socket is bound here, by port 0, and inherited as `fd://`: there is no moment at
     which another process could take the port, and connections made while a worker restarts wait in
-    the socket's queue. A `gunicorn.conf.py` of the repository is not read unless named by `config`.
+    the socket's queue. A `listener` of the caller's can be shared by several servers, at the same
+    time or one after the other. A `gunicorn.conf.py` of the repository is not read unless named by
+    `config`.
     """
 
     def __init__(
@@ -268,8 +270,10 @@ class GunicornServer(WebServer):
         threads: int = 32,
         config: Path | None = None,
         arguments: Sequence[str] = (),
+        listener: socket.socket | None = None,
     ) -> None:
         super().__init__(env, log_path)
+        self._listener = listener
         self._app = app
         self._workers = workers
         self._config = config or log_path.with_suffix(".conf.py")
@@ -280,7 +284,7 @@ class GunicornServer(WebServer):
     def start(self) -> None:
         """Start the master and return once a worker answers HTTP."""
         self._config.touch()
-        with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        with new_listener() if self._listener is None else self._listener.dup() as listener:
             self._port = listener.getsockname()[1]
             fixed = [
                 f"--bind=fd://{listener.fileno()}",
@@ -320,6 +324,11 @@ class GunicornServer(WebServer):
             START_SECONDS,
             lambda: f"{self.worker_pids()} of {self._workers} workers; {self._log_tail()}",
         )
+
+
+def new_listener() -> socket.socket:
+    """A listening socket on a free loopback port."""
+    return socket.create_server(("127.0.0.1", 0), backlog=1024)
 
 
 class FlaskRunServer(WebServer):
@@ -369,7 +378,10 @@ def run_once(module: str, *arguments: str, env: Mapping[str, str]) -> None:
 
 
 def _clean_environment() -> dict[str, str]:
-    leaking = ("E2EMSG_", "FLASK_", "GUNICORN_", "WEB_CONCURRENCY", "DATABASE_URL", "JWT_")
+    leaking = (
+        *("E2EMSG_", "FLASK_", "GUNICORN_", "JWT_", "SQLALCHEMY_"),
+        *("WEB_CONCURRENCY", "DATABASE_URL"),
+    )
     return {name: value for name, value in os.environ.items() if not name.startswith(leaking)}
 
 

@@ -34,7 +34,7 @@ class Hosting:
     def environment(self, database: str, **settings: object) -> dict[str, str]:
         """Make a database with the host's tables in it; the environment to serve it with.
 
-        Settings are `E2EMSG_…` keys of the host's configuration.
+        Settings are `E2EMSG_…` and `SQLALCHEMY_…` keys of the host's configuration.
         """
         env = {"DATABASE_URL": self._new_url(database), "JWT_SECRET_KEY": JWT_SECRET_KEY, **LOUD}
         env.update({name: json.dumps(value) for name, value in settings.items()})
@@ -49,6 +49,12 @@ class Hosting:
         """A gevent worker on a fresh database: not yet started, use it in a `with`."""
         env = self.environment(database, **settings)
         return GunicornServer(env=env, log_path=self.log_path())
+
+    def configuration(self, *lines: str) -> Path:
+        """A gunicorn.conf.py with the settings that ship with the extension, and these lines."""
+        path = self._folder / f"gunicorn-{next(self._numbers)}.conf.py"
+        path.write_text("\n".join(["from flask_e2emsg.gunicorn import *", *lines, ""]))
+        return path
 
     def _new_url(self, database: str) -> str:
         if database == "postgresql":

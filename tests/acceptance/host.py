@@ -1,8 +1,9 @@
 """A host application that is not the example: its own users, its own tables, its own settings.
 
-`DATABASE_URL` and `JWT_SECRET_KEY` come from the environment, and so does every `E2EMSG_…` setting
-as JSON (`E2EMSG_MAX_IN_FLIGHT=4`). `python -m tests.acceptance.host create` makes the tables, once,
-before a server starts. `LOG_LEVEL` and `SQL_LOG_LEVEL` make it as loud as the tests want it.
+`DATABASE_URL` and `JWT_SECRET_KEY` come from the environment, and so does every setting whose name
+begins with `E2EMSG_` or `SQLALCHEMY_`, as JSON (`E2EMSG_MAX_IN_FLIGHT=4`).
+`python -m tests.acceptance.host create` makes the tables, once, before a server starts. `LOG_LEVEL`
+and `SQL_LOG_LEVEL` make it as loud as the tests want it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import time
 from datetime import timedelta
 
 from flask import Flask, Response, abort, jsonify, request
@@ -66,6 +68,7 @@ def create_app() -> Flask:
     migrate.init_app(app, db)
     e2emsg.init_app(app, db)
     app.add_url_rule("/", view_func=index)
+    app.add_url_rule("/slow", view_func=slow)
     app.add_url_rule("/token", view_func=token, methods=["POST"])
     app.add_url_rule("/revoke", view_func=revoke, methods=["POST"])
     return app
@@ -80,6 +83,12 @@ def _log_as_told() -> None:
 def index() -> str:
     """Something to poll while the server starts."""
     return "ready"
+
+
+def slow() -> str:
+    """An ordinary request that takes a while."""
+    time.sleep(2)
+    return "done"
 
 
 def token() -> Response:
@@ -113,7 +122,11 @@ def create_tables() -> None:
 
 
 def _settings_from_environment() -> dict[str, object]:
-    given = {name: text for name, text in os.environ.items() if name.startswith("E2EMSG_")}
+    given = {
+        name: text
+        for name, text in os.environ.items()
+        if name.startswith(("E2EMSG_", "SQLALCHEMY_"))
+    }
     return {name: json.loads(text) for name, text in given.items()}
 
 
