@@ -34,6 +34,7 @@ def try_in_background(database: Database) -> None:
 def _try(database: Database) -> None:
     try:
         if any(_others_ran_while_waiting(database) for _ in range(ATTEMPTS)):
+            logger.info("the database driver (%s) lets others run", database.driver)
             return
     except (E2EMsgError, sa.exc.SQLAlchemyError) as error:
         logger.warning("the database driver was not tested: %s", type(error).__name__)

@@ -1,0 +1,78 @@
+"""A worker with all the sockets that it takes: one more is refused before the 101.
+
+The server still answers everything else at once (docs/protocol.md 2, `overloaded`).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance.conftest import Hosting
+from tests.acceptance.people import People, Person
+from tests.acceptance.rest import HANDSHAKE, RawAnswer, raw_get
+from tests.acceptance.swarm import visit
+from tests.servers import GunicornServer, WorkerClass
+
+SERVED = 40  # connections that the server serves at once
+ANSWER_SECONDS = 0.1
+
+# A number of the host's, and what is found by itself: 90 % of what each kind of worker serves.
+ROOM: dict[str, tuple[WorkerClass, dict[str, object], int]] = {
+    "as configured": ("gevent", {"E2EMSG_MAX_CONNECTIONS": 20}, 20),
+    "of worker_connections": ("gevent", {}, 36),
+    "of threads": ("gthread", {}, 36),
+}
+
+
+@pytest.fixture(params=ROOM)
+def room(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(hosting: Hosting, room: str) -> Iterator[GunicornServer]:
+    worker_class, settings, _ = ROOM[room]
+    config = hosting.configuration(
+        f"worker_connections = {10_000 if worker_class == 'gthread' else SERVED}"
+    )
+    with GunicornServer(
+        env=hosting.environment("sqlite", **settings),
+        log_path=hosting.log_path(),
+        worker_class=worker_class,
+        threads=SERVED,
+        config=config,
+    ) as running:
+        yield running
+
+
+def knock(person: Person) -> RawAnswer:
+    bearer = ("Authorization", f"Bearer {person.rest.token}")
+    return raw_get(person.server.url, "/api/ws", [*HANDSHAKE, bearer])
+
+
+def seconds_to_answer(url: str) -> float:
+    began = time.monotonic()
+    assert visit(url) == 200
+    return time.monotonic() - began
+
+
+def test_one_socket_too_many_is_refused_and_requests_are_answered(
+    server: GunicornServer, people: People, room: str
+) -> None:
+    _, _, most = ROOM[room]
+    late = people.new("late")
+    users = [people.new() for _ in range(most // 10 + 1)]
+    clients = [users[number // 10].connect() for number in range(most)]
+    for _ in range(2):
+        refused = knock(late)
+        assert (refused.status, refused.code, refused.after) == (503, "overloaded", b"")
+        assert int(refused.headers["retry-after"]) >= 1
+    health = [seconds_to_answer(f"{server.url}/") for _ in range(9)]
+    assert statistics.median(health) < ANSWER_SECONDS, health
+    clients[0].round_trip()
+    clients.pop().close()
+    late.reconnect().round_trip()
