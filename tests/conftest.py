@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine
 
+from tests.nginx import OPT_OUT
 from tests.servers import PostgresServer
 
 DATABASES = ("sqlite", "postgresql")
@@ -47,3 +49,18 @@ def connect_to() -> Iterator[Callable[[str], Engine]]:
 def engine(database_url: str, connect_to: Callable[[str], Engine]) -> Engine:
     """The engine of a host on a fresh, empty database."""
     return connect_to(database_url)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests with nginx out where a developer has asked for it."""
+    if OPT_OUT in os.environ:
+        left_out = [item for item in items if "nginx" in item.path.stem]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was left out."""
+    if OPT_OUT in os.environ:
+        text = f"NOT TESTED: nginx, because {OPT_OUT} is set. A change needs a run with it."
+        terminalreporter.write_line(text, red=True, bold=True)

@@ -15,7 +15,7 @@ COOPERATES = "the database driver (psycopg) lets others run"
 SHOW_INFO = ("import logging", "logging.basicConfig(level=logging.INFO)")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def env(hosting: Hosting) -> dict[str, str]:
     return hosting.environment("postgresql")
 
