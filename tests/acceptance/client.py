@@ -9,6 +9,7 @@ A wait has a deadline, and a failure shows every frame seen so far. Not safe for
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -316,6 +317,9 @@ class SocketClient:
     def abandon(self) -> None:
         """Drop the TCP connection without a close frame, as a lost network does."""
         self.closed_with = 1006
+        with suppress(OSError):
+            # Closing alone is not noticed while the library's own thread still reads.
+            self.socket.socket.shutdown(socket.SHUT_RDWR)
         self.socket.socket.close()
         self._resources.close()
         self._check_books()
