@@ -64,7 +64,7 @@ class RestlessTable(dict[str, Any]):
 
 def restless_hub(dice: random.Random, restlessness: float) -> Hub:
     """A hub whose steps are taken apart."""
-    hub = Hub(max_connections_per_user=100)
+    hub = Hub(max_connections_per_user=100, max_connections=1000)
     hub._pumps = RestlessTable(dice, restlessness)
     return hub
 

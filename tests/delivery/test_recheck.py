@@ -51,7 +51,7 @@ def host() -> Host:
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub(1000)
+    return Hub(max_connections_per_user=1000, max_connections=1000)
 
 
 @pytest.fixture
