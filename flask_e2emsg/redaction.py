@@ -14,8 +14,17 @@ import traceback
 from urllib.parse import unquote
 
 SERVERS = ("gunicorn.access", "gunicorn.error", "werkzeug")
-OURS = tuple(
-    f"flask_e2emsg.{name}" for name in ("auth", "background", "committer", "frames", "http", "ws")
+OURS = (
+    "flask_e2emsg.auth",
+    "flask_e2emsg.background",
+    "flask_e2emsg.committer",
+    "flask_e2emsg.cooperation",
+    "flask_e2emsg.frames",
+    "flask_e2emsg.http",
+    "flask_e2emsg.leases",
+    "flask_e2emsg.process",
+    "flask_e2emsg.recheck",
+    "flask_e2emsg.ws",
 )
 
 NAMES = ("token", "ticket")
