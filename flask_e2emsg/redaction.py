@@ -19,7 +19,6 @@ OURS = (
     "flask_e2emsg.background",
     "flask_e2emsg.committer",
     "flask_e2emsg.cooperation",
-    "flask_e2emsg.frames",
     "flask_e2emsg.http",
     "flask_e2emsg.leases",
     "flask_e2emsg.process",

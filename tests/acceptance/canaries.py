@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote_plus
 
-PIECE = 24  # characters; what is shorter stands in a log by chance, or is no secret
+SHORTEST = 24  # characters of a secret; what is shorter may stand in a log by chance
+PIECE = 16  # characters that give a secret away; a library may write of a long text no more
 DISTINCT = 8  # characters in a piece; fewer is no secret, but a test's "AAAA"
 SECRET_MEMBERS = r"encrypted_content|public_key|token|access_token|ticket"
-IN_JSON = re.compile(rf'"(?:{SECRET_MEMBERS})"\s*:\s*"([^"\\]{{{PIECE},}})"')
+IN_JSON = re.compile(rf'"(?:{SECRET_MEMBERS})"\s*:\s*"([^"\\]{{{SHORTEST},}})"')
 IN_ADDRESS = re.compile(r"[?&](?:token|ticket)=([^&\s#]+)")
 IN_HEADER = re.compile(r"[Bb]earer[ .]([^\s,;]+)")
 BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
@@ -43,7 +44,7 @@ class Canaries:
 
     def add(self, secret: str) -> None:
         """Remember one secret."""
-        if len(secret) < PIECE or hash(secret) in self.secrets:
+        if len(secret) < SHORTEST or hash(secret) in self.secrets:
             return
         self.secrets.add(hash(secret))
         for form, text in _forms(secret):

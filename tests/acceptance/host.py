@@ -9,11 +9,11 @@ and `SQL_LOG_LEVEL` make it as loud as the tests want it.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
 from datetime import timedelta
+from logging.config import dictConfig
 
 from flask import Flask, Response, abort, jsonify, request
 from flask_jwt_extended import JWTManager, create_access_token, get_jwt, verify_jwt_in_request
@@ -75,9 +75,20 @@ def create_app() -> Flask:
 
 
 def _log_as_told() -> None:
-    """Log everything at `LOG_LEVEL`, and SQL, which is much, at `SQL_LOG_LEVEL`."""
-    logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING"))
-    logging.getLogger("sqlalchemy").setLevel(os.environ.get("SQL_LOG_LEVEL", "WARNING"))
+    """Log everything at `LOG_LEVEL`, and SQL, which is much, at `SQL_LOG_LEVEL`.
+
+    As hosts do it, after the extension's modules were imported: it brings loggers back to life.
+    """
+    dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"line": {"format": "%(levelname)s:%(name)s:%(message)s"}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "root": {"level": os.environ.get("LOG_LEVEL", "WARNING"), "handlers": ["stderr"]},
+            "loggers": {"sqlalchemy": {"level": os.environ.get("SQL_LOG_LEVEL", "WARNING")}},
+        }
+    )
 
 
 def index() -> str:
