@@ -27,8 +27,8 @@ MAX_FRAGMENTS = 64  # of one message
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 8 * 1024 * 1024
 
-# websockets logs frames at DEBUG, and no part of a ciphertext or token must get there. The logger is
-# one that nobody else can find: a host that configures logging enables all that it finds.
+# websockets logs parts of frames at DEBUG; ciphertext and tokens must not get there. Nobody else
+# can find this logger: a host that configures logging enables all that it finds.
 _silent = logging.Logger("flask_e2emsg.frames", logging.CRITICAL + 1)
 
 REASONS = {

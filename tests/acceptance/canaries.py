@@ -49,11 +49,12 @@ class Canaries:
         self.secrets.add(hash(secret))
         for form, text in _forms(secret):
             # The beginning and the end, too, since logs shorten long values in the middle.
-            middle = (len(text) - PIECE) // 2
-            for start in (0, middle, len(text) - PIECE):
-                piece = text[start : start + PIECE]
-                if len(set(piece)) >= DISTINCT and " " not in piece:
-                    self.pieces.setdefault(piece, form)
+            for word in text.split(" "):
+                middle = (len(word) - PIECE) // 2
+                for start in (0, middle, len(word) - PIECE):
+                    piece = word[max(0, start) : start + PIECE]
+                    if len(piece) == PIECE and len(set(piece)) >= DISTINCT:
+                        self.pieces.setdefault(piece, form)
 
     def found_in(self, text: str) -> list[str]:
         """What of all that stands in a text, and in which line of it."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
+from hashlib import sha512
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,12 +16,12 @@ from tests.acceptance.conftest import DATABASES, Hosting
 from tests.acceptance.people import People
 from tests.acceptance.rest import RestClient
 from tests.acceptance.tokens import sign
-from tests.acceptance.wire import new_content, new_id
+from tests.acceptance.wire import new_content, new_id, to_base64url
 from tests.servers import GunicornServer, WebServer
 
 TOKEN = sign({"sub": "alice", "jti": "0191e7a4", "exp": 1_900_000_000}, "k" * 32)
-CONTENT = new_content(60)
-OCTETS = base64.urlsafe_b64decode(CONTENT)
+OCTETS = sha512(b"content").digest()[:60]
+CONTENT = to_base64url(OCTETS)
 NOTED = {
     "a frame": (f'{{"type":"send","encrypted_content":"{CONTENT}"}}', CONTENT),
     "a frame with spaces": (f'{{"encrypted_content": "{CONTENT}"}}', CONTENT),
