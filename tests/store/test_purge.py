@@ -80,6 +80,8 @@ class TestExpiry:
             ("delivered", "carol"),
         ]
         assert list(receipts[0].ids) == [kept]
+        page = store.mailboxes.entries_after(alice, 0, 10)
+        assert page.through == store.state(alice).last_seq
 
     def test_many_receipts_go_in_small_units(
         self, store: Process, alice: Party, bob: Party, monkeypatch: pytest.MonkeyPatch
