@@ -21,8 +21,10 @@ from flask import Flask, Response, current_app, jsonify, request
 
 from flask_e2emsg.delivery.hub import Hub
 from flask_e2emsg.delivery.pump import Pump
+from flask_e2emsg.errors import Unavailable
 from flask_e2emsg.extension import AppState
 from flask_e2emsg.protocol.entries import Entry
+from flask_e2emsg.store.accounts import MailboxState
 from flask_e2emsg.transport.websocket import Handover, WebSocket
 from flask_e2emsg.transport.ws import Connection
 from tests.acceptance import host
@@ -40,6 +42,7 @@ def create_app() -> Flask:
     app = host.create_app()
     host.e2emsg.authorize_send = _raise_what_was_ordered
     app.add_url_rule("/inside", view_func=counts)
+    app.add_url_rule("/inside/fail", view_func=fail, methods=["POST"])
     app.add_url_rule("/inside/drain", view_func=drain, methods=["POST"])
     app.add_url_rule("/inside/publishing", view_func=publishing)
     app.add_url_rule("/inside/wake", view_func=wake, methods=["POST"])
@@ -64,6 +67,21 @@ def counts() -> Response:
         descriptors=process.num_fds(),
         memory=process.memory_info().rss,
     )
+
+
+def fail() -> Response:
+    """`{"user_id"}`: from now on the database refuses when this user's mailbox is looked at."""
+    failing = request.get_json()["user_id"]
+    accounts = _state().process.accounts
+    ensure = accounts.ensure
+
+    def refuse(user_id: str) -> MailboxState:
+        if user_id == failing:
+            raise Unavailable
+        return ensure(user_id)
+
+    patch.object(accounts, "ensure", refuse).start()
+    return jsonify(failing=True)
 
 
 def drain() -> Response:

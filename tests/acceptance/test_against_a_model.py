@@ -25,8 +25,8 @@ from tests.acceptance.wire import Frame, new_id
 from tests.servers import GunicornServer
 
 USERS, CONNECTIONS = 4, 2
-ROUNDS, MOVES_IN_A_ROUND = 8, 24
-ROUNDS_WITH_A_KILL = (3, 6)
+ROUNDS, MOVES_IN_A_ROUND = 12, 24
+ROUNDS_WITH_A_KILL = (4, 8)
 MOST_IN_A_BURST = 12
 SETTLE_SECONDS = 20.0
 POLL_SECONDS = 0.02

@@ -38,6 +38,7 @@ def test_memory_and_descriptors_stay_flat(server: WebServer, people: People) -> 
     memory = [one["memory"] for one in warm]
     growth = statistics.linear_regression(range(len(memory)), memory).slope
     assert growth < LARGEST_GROWTH_BYTES, f"{growth:.0f} bytes in a round: {memory}"
+    assert not any(counts[-1]["objects"].values()), counts[-1]["objects"]
     descriptors = [one["descriptors"] for one in warm]
     assert max(descriptors) <= descriptors[0] + 2, descriptors
 

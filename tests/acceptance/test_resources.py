@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from benchmarks.load import Peer
 from tests.acceptance.conftest import Hosting
@@ -173,6 +174,19 @@ def test_nothing_is_left_of_handshakes_that_break_off(
         with socket.create_connection(("127.0.0.1", _port(server))) as sock:
             sock.sendall(request[: int(len(request) * share)])
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert_back_at(server, baseline)
+
+
+def test_nothing_is_left_of_connections_that_the_database_refuses(
+    server: WebServer, baseline: Counts, carol: Person
+) -> None:
+    # They are registered by then: nothing may be stored unheard between a look and a place.
+    assert RestClient(server.url).post("/inside/fail", {"user_id": carol.id}).status == 200
+    query = {"token": carol.token()}
+    for _ in range(PEERS_OF_A_KIND):
+        with pytest.raises(InvalidStatus) as refused:
+            carol.connect_with(query=query)
+        assert refused.value.response.status_code == 503
     assert_back_at(server, baseline)
 
 

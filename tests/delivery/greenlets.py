@@ -27,7 +27,7 @@ from tests.delivery.fakes import Acks, Log, entries, entry, positions, pump, tak
 
 INTERLEAVINGS = 1000
 FAN_OUTS = 10_000
-RESIDENTS, COMERS_AND_GOERS = 20, 4
+RESIDENTS, COMERS_AND_GOERS = 8, 3
 CHURN_PER_SECOND = 200
 
 
