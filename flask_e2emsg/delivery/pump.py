@@ -9,8 +9,10 @@ client's own frames pass through here too, so that one writer sees everything in
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from uuid import uuid4
 
 from ..errors import Refusal
@@ -22,6 +24,7 @@ from ..store.mailbox import Page
 
 MAX_FRESH_BYTES = 262144  # of offered entries that wait for the writer
 ENTRIES_AT_ONCE = 64
+BYTES_AT_ONCE = 262144  # of entries that were read and are not written yet; at least one entry
 MAX_UNANSWERED = 64
 MAX_EPHEMERAL = 256
 
@@ -57,6 +60,7 @@ class Pump:
         self._head = 0
         self._fresh: deque[Entry] = deque()
         self._fresh_bytes = 0
+        self._page_limit = ENTRIES_AT_ONCE
         self._replies: deque[bytes] = deque()
         self._unanswered = 0
         self._answered = threading.Event()
@@ -194,11 +198,12 @@ class Pump:
                 self._next_fresh()
             if room <= 0 or self._head <= position:
                 return []
-            limit, head = min(room, ENTRIES_AT_ONCE), self._head
+            head = self._head
             if self._fresh and self._fresh[0].seq == position + 1:
-                fresh = [self._next_fresh() for _ in range(min(limit, len(self._fresh)))]
+                count = min(room, ENTRIES_AT_ONCE, len(self._fresh))
+                fresh = [self._next_fresh() for _ in range(count)]
                 return self._passed(fresh, fresh[-1].seq)
-        page = self._entries_after(self.owner, position, limit)
+        page = self._page_after(position, min(room, self._page_limit))
         with self._lock:
             if page.through <= position:
                 # Less is there than was said: the account is gone, or the database was restored.
@@ -209,6 +214,17 @@ class Pump:
                     self._head = position
                 return []
             return self._passed(page.entries, page.through)
+
+    def _page_after(self, position: int, limit: int) -> Page:
+        """The next page of the mailbox, cut where it would fill a slow client's memory."""
+        page = self._entries_after(self.owner, position, limit)
+        sizes = list(accumulate(entry.size for entry in page.entries))
+        fitting = max(1, bisect_right(sizes, BYTES_AT_ONCE))
+        if fitting >= len(sizes):
+            self._page_limit = min(2 * self._page_limit, ENTRIES_AT_ONCE)
+            return page
+        self._page_limit = fitting
+        return Page(page.entries[:fitting], page.entries[fitting - 1].seq)
 
     def _next_fresh(self) -> Entry:
         entry = self._fresh.popleft()

@@ -5,7 +5,8 @@ flask-sock and simple-websocket answer the handshake, for every server that they
 that they let go of the connection, which then is a `WebSocket`.
 
 Guarantees: one thread reads and one writes; what is written is whole frames under a deadline; a
-message is limited in bytes while it arrives; close reasons are fixed words.
+message is limited in bytes while it arrives; control frames are limited in number; close reasons
+are fixed words.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from typing import Any
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
-RECEIVE_BYTES = 65536
+from .pace import Bucket
+
+RECEIVE_BYTES = 8192  # all frames in them are parsed at once, while everybody else waits
 WRITE_BYTES = 65536
 MAX_PONGS = 16
+CONTROL_BURST = 64
+CONTROL_PER_SECOND = 10.0  # pings and pongs
 MAX_FRAGMENTS = 64  # of one message
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 8 * 1024 * 1024
@@ -111,9 +116,12 @@ class WebSocket:
         self._protocol = Protocol(Side.SERVER, max_size=max_message_bytes, logger=_silent)
         self._parts: list[bytes] = []
         self._ended: Ended | None = None
+        self._control = Bucket(CONTROL_BURST, CONTROL_PER_SECOND)
+        self._is_between_frames = True
         # Frames that answer the peer's pings. Only the newest must be (RFC 6455, 5.5.3).
         self.pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
         self.heard_at = time.monotonic()
+        self.waited_seconds = 0.0  # how long the last read waited for bytes
         sock.settimeout(write_timeout_seconds)
         with contextlib.suppress(OSError):  # A Unix socket has no such option.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -126,8 +134,10 @@ class WebSocket:
         """
         messages: list[bytes] = []
         if self._ended is None:
+            began_at = time.monotonic()
             data = self._read()
             self.heard_at = time.monotonic()
+            self.waited_seconds = self.heard_at - began_at
             self._protocol.receive_data(data)
             try:
                 self._handle_events(messages)
@@ -180,10 +190,12 @@ class WebSocket:
                 except UnicodeDecodeError:
                     raise Ended(1007) from None
             return text
+        if frame.opcode is Opcode.BINARY:
+            raise Ended(1003)
+        if frame.opcode is not Opcode.CLOSE and not self._control.take():
+            raise Ended(4429)
         if frame.opcode is Opcode.PING:
             self.pongs.append(Frame(Opcode.PONG, frame.data).serialize(mask=False))
-        elif frame.opcode is Opcode.BINARY:
-            raise Ended(1003)
         return None
 
     def send(self, frames: list[bytes]) -> None:
@@ -205,11 +217,16 @@ class WebSocket:
     def _write(self, data: bytes) -> None:
         # The deadline is for the next byte, not for all of them: slow is not gone.
         left = memoryview(data)
+        self._is_between_frames = False
         while left:
             left = left[self._sock.send(left) :]
+        self._is_between_frames = True
 
     def close(self, code: int) -> None:
         """Say goodbye, and no more: what the peer still sends is not answered."""
+        if not self._is_between_frames:
+            self.abort()
+            return
         payload = code.to_bytes(2, "big") + REASONS.get(code, "").encode()
         with contextlib.suppress(OSError):
             self._sock.sendall(Frame(Opcode.CLOSE, payload).serialize(mask=False))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +23,7 @@ from ..protocol import frames
 from ..protocol.values import Cursor, format_time
 from ..store.accounts import MailboxState
 from .auth import Identity
+from .pace import Turn
 from .websocket import PING, Ended, WebSocket, text_frame
 
 logger = logging.getLogger("flask_e2emsg.ws")
@@ -75,15 +77,29 @@ class Connection:
         self._reader_ended = threading.Event()
 
     def run(self, start: Start) -> None:
-        """Serve until the end. Never raises."""
-        self._pump.reply(self._hello(start))
-        self._pump.start(start.after, start.state.last_seq, self._settings.max_in_flight)
+        """Serve until the end. Whatever fails, the client gets a close frame."""
         writer = threading.Thread(target=self._write_until_closed, daemon=True)
-        writer.start()
-        self._read_until_closed()
-        self._reader_ended.set()
-        writer.join()
+        with self._failing_as("opening"):
+            self._pump.reply(self._hello(start))
+            self._pump.start(start.after, start.state.last_seq, self._settings.max_in_flight)
+            writer.start()
+        if writer.ident is None:
+            self._reader_ended.set()
+            self._write_until_closed()
+        else:
+            self._read_until_closed()
+            self._reader_ended.set()
+            writer.join()
         self._websocket.linger()
+
+    @contextmanager
+    def _failing_as(self, what: str) -> Iterator[None]:
+        """Not even GreenletExit may turn into an HTTP answer in the middle of the stream."""
+        try:
+            yield
+        except BaseException as error:
+            self._pump.close(1011)
+            _log_failure(what, error)
 
     def _hello(self, start: Start) -> bytes:
         return frames.encode(
@@ -101,25 +117,25 @@ class Connection:
         )
 
     def _read_until_closed(self) -> None:
-        pump, websocket = self._pump, self._websocket
-        code: int | None = 1011
-        try:
-            while pump.close_code is None:
-                for text in websocket.receive():
-                    pump.wait_for_room()
-                    if pump.close_code is not None:
-                        return
-                    self._handle(text)
-                if websocket.pongs:
-                    pump.stirred.set()
-        except Ended as ended:
-            code = ended.code
-        except BaseException as error:
-            # Not even GreenletExit may turn into an HTTP answer in the middle of the stream.
-            _log_failure("reading", error)
-        finally:
-            if pump.close_code is None:
-                pump.close(1006 if code is None else code)
+        with self._failing_as("reading"):
+            try:
+                self._read_loop()
+            except Ended as ended:
+                self._pump.close(1006 if ended.code is None else ended.code)
+
+    def _read_loop(self) -> None:
+        pump, websocket, turn = self._pump, self._websocket, Turn()
+        while pump.close_code is None:
+            texts = websocket.receive()
+            turn.waited(websocket.waited_seconds)
+            for text in texts:
+                pump.wait_for_room()
+                if pump.close_code is not None:
+                    return
+                self._handle(text)
+                turn.worked(len(text))
+            if websocket.pongs:
+                pump.stirred.set()
 
     def _handle(self, text: bytes) -> None:
         try:
@@ -164,60 +180,82 @@ class Connection:
         self._pump.reply(frames.encode("refreshed", expires_at=format_time(identity.expires_at)))
 
     def _write_until_closed(self) -> None:
-        pump = self._pump
+        pump, websocket = self._pump, self._websocket
         try:
-            self._write_loop()
-        except OSError:
-            pump.close(4480)
-            self._websocket.abort()
-        except BaseException as error:
-            _log_failure("writing", error)
-            pump.close(1011)
-        code = pump.close_code or 1011
+            with self._failing_as("writing"):
+                try:
+                    self._write_loop()
+                except OSError:
+                    pump.close(4480)
+                    websocket.abort()
+            self._say_goodbye(pump.close_code or 1011)
+        finally:
+            if not self._reader_ended.is_set():
+                websocket.abort()
+
+    def _say_goodbye(self, code: int) -> None:
         if code != 1006:
             self._websocket.close(code)
+        if code not in (1006, 4408):  # Those are gone; others may answer.
             self._reader_ended.wait(RETRY_SECONDS)
-        if not self._reader_ended.is_set():
-            self._websocket.abort()
 
     def _write_loop(self) -> None:
         pump, websocket = self._pump, self._websocket
-        heartbeat = self._settings.heartbeat_seconds
-        ping_at = time.monotonic() + heartbeat
-        retry_at = 0.0
+        timers = _Timers(ping_at=time.monotonic() + self._settings.heartbeat_seconds)
         while True:
             now = time.monotonic()
-            self._end_if_due(now - websocket.heard_at)
-            out = [text_frame(frame) for frame in pump.take_replies()]
+            self._end_if_due(now)
             if pump.close_code is not None:
-                websocket.send(out)
+                websocket.send(self._replies())
                 return
-            if warning := self._expires.warning():
-                out.append(text_frame(frames.encode("expiring", expires_at=warning)))
-            if now >= retry_at:
-                try:
-                    out += [text_frame(frame) for frame in pump.take_entries()]
-                except Unavailable:
-                    retry_at = now + RETRY_SECONDS
-            if now >= ping_at:
-                out.append(PING)
-                ping_at = now + heartbeat
-            websocket.send(self._pongs() + out)
-            timers = [ping_at, now + self._expires.seconds()]
-            if retry_at > now:
-                timers.append(retry_at)
-            if pump.stirred.wait(max(min(timers) - now, 0.0)):
+            websocket.send(self._due(now, timers))
+            next_at = min(timers.after(now), self._silent_at(), now + self._expires.seconds())
+            if pump.stirred.wait(max(next_at - now, 0.0)):
                 pump.stirred.clear()
 
-    def _end_if_due(self, silent_seconds: float) -> None:
+    def _due(self, now: float, timers: _Timers) -> list[bytes]:
+        """What to write now. Nobody keeps it: it may be large, and the next wait long."""
+        out = self._pongs() + self._replies()
+        if warning := self._expires.warning():
+            out.append(text_frame(frames.encode("expiring", expires_at=warning)))
+        if now >= timers.retry_at:
+            try:
+                out += [text_frame(frame) for frame in self._pump.take_entries()]
+            except Unavailable:
+                timers.retry_at = now + RETRY_SECONDS
+        if now >= timers.ping_at:
+            out.append(PING)
+            timers.ping_at = now + self._settings.heartbeat_seconds
+        return out
+
+    def _end_if_due(self, now: float) -> None:
         if self._expires.passed():
             self._pump.close(4401)
-        elif silent_seconds >= 2 * self._settings.heartbeat_seconds:
+        elif now >= self._silent_at():
             self._pump.close(4408)
+
+    def _silent_at(self) -> float:
+        """When the client has been silent for too long, unless it says something."""
+        return self._websocket.heard_at + 2 * self._settings.heartbeat_seconds
+
+    def _replies(self) -> list[bytes]:
+        return [text_frame(frame) for frame in self._pump.take_replies()]
 
     def _pongs(self) -> list[bytes]:
         pongs = self._websocket.pongs
         return [pongs.popleft() for _ in range(len(pongs))]
+
+
+@dataclass(slots=True)
+class _Timers:
+    """When the writer has something to do on its own, on the monotonic clock."""
+
+    ping_at: float
+    retry_at: float = 0.0  # the database failed; not before this
+
+    def after(self, now: float) -> float:
+        """The next time that is still to come."""
+        return min(self.ping_at, self.retry_at) if self.retry_at > now else self.ping_at
 
 
 class _Deadline:

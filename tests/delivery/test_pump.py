@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from flask_e2emsg.delivery.pump import (
+    BYTES_AT_ONCE,
     ENTRIES_AT_ONCE,
     MAX_EPHEMERAL,
     MAX_FRESH_BYTES,
@@ -144,6 +145,21 @@ def test_a_long_backlog_comes_in_pieces_and_whole() -> None:
     one.start(0, last, 10_000)
     assert positions(take_all(one)) == list(range(1, last + 1))
     assert max(limit for _, limit in log.reads) == ENTRIES_AT_ONCE
+
+
+def test_a_backlog_of_large_messages_comes_in_small_pieces_and_whole() -> None:
+    sizes = [100, *[98_000] * 100, *[100] * 100]
+    log = Log(*[entry(seq, size=size) for seq, size in enumerate(sizes, start=1)])
+    one = pump(log)
+    one.start(0, len(sizes), 10_000)
+    pieces: list[list[bytes]] = []
+    while one.stirred.is_set():
+        one.stirred.clear()
+        pieces.append(one.take_entries())
+    assert [seq for piece in pieces for seq in positions(piece)] == list(range(1, len(sizes) + 1))
+    assert max(sum(map(len, piece)) for piece in pieces) <= BYTES_AT_ONCE
+    # What is cut off a page is read again, so a page must not stay much larger than a piece.
+    assert sum(limit for _, limit in log.reads) < 5 * len(sizes)
 
 
 def test_positions_whose_messages_have_expired_are_passed_over() -> None:

@@ -179,25 +179,48 @@ def test_what_is_not_strict_json_is_refused(text: bytes) -> None:
     assert refused(text) == "The text is not strict JSON."
 
 
+def filled(unit: bytes, head: bytes = b'{"type":"ping","x":[', tail: bytes = b"0]}") -> bytes:
+    """As much of a unit as a frame holds."""
+    return head + unit * ((131_072 - len(head) - len(tail)) // len(unit)) + tail
+
+
 @pytest.mark.parametrize(
     "text",
     [
         b"[" * 131_072,
+        b"[]" * 65_536,
         b'{"a":' * 26_000,
+        b'"' * 131_072,
+        b"\\" * 131_072,
+        b":" * 131_072,
         b'["' + b'\\"' * 65_000,
         b"[" * 17 + b'"' + b'\\"' * 65_000,
         b"[" * 17 + b'"' * 131_000,
         b"[" * 17 + b'"' + b"\\\\" * 65_000,
         b'"\\u0041' + b":" * 130_000 + b'"',
         b"[" + b'{"a":1},' * 16_000 + b"1]",
+        filled(b"[],"),
+        filled(b"{},"),
+        filled(b'{"":0},'),
+        filled(b"[" * 14 + b"]" * 14 + b","),
+        filled(b"[],", b'{"type":"ping","\\u0041":['),
+        filled(b"[],", b'{"type":"ping","\\\\u0000":['),
+        filled(b"\\\\", b'["\\\\u0000', b'"]'),
+        filled(b"\\\\u0000", b'["', b'"]'),
+        filled(b'\\":', b'["', b'"]'),
+        filled(b'"[",'),
+        filled(b"9" * 4_000 + b","),
     ],
-    ids=lambda text: ascii(text[15:25]),
+    ids=lambda text: ascii(text[15:35]),
 )
-def test_no_text_of_the_size_of_a_frame_takes_long(text: bytes) -> None:
-    start = time.process_time()
-    with contextlib.suppress(BadRequest):
-        loads(text)
-    assert time.process_time() - start < 1.0
+def test_no_text_of_the_size_of_a_frame_holds_up_a_loop(text: bytes) -> None:
+    def took() -> float:
+        start = time.process_time()
+        with contextlib.suppress(BadRequest):
+            loads(text)
+        return time.process_time() - start
+
+    assert min(took() for _ in range(3)) < 0.05
 
 
 def test_large_numbers_keep_their_digits() -> None:
