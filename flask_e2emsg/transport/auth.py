@@ -210,6 +210,8 @@ def check_handshake(is_websocket: bool) -> None:
         if any(name.lower().startswith("sec-websocket-") for name, _ in headers):
             raise BadRequest("This WebSocket handshake lacks `Upgrade: websocket`.")
         raise UpgradeRequired
+    if request.method != "GET":  # Where GET is routed, HEAD is.
+        raise BadRequest("A WebSocket handshake is a GET.")
     if headers.get("Sec-WebSocket-Version") != "13":
         raise BadRequest("The WebSocket version must be 13.")
     try:
@@ -220,6 +222,8 @@ def check_handshake(is_websocket: bool) -> None:
         raise BadRequest("`Sec-WebSocket-Key` must be 16 bytes in base64.")
     if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         raise BadRequest("A WebSocket handshake needs HTTP/1.1.")
+    if request.content_length or "Transfer-Encoding" in headers:
+        raise BadRequest("A WebSocket handshake has no body.")
 
 
 def requested_cursor() -> Cursor | None:

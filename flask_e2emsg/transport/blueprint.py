@@ -37,7 +37,7 @@ from ..store.mailbox import Mailboxes
 from ..store.tickets import Tickets
 from . import auth
 from .rest import Rest
-from .websocket import Handover, WebSocket, socket_of
+from .websocket import Handover, WebSocket, early_bytes, socket_of
 from .ws import Connection, Start
 
 logger = logging.getLogger("flask_e2emsg.http")
@@ -169,20 +169,34 @@ class _Socket:
 
     def ws(self, _upgraded: Any) -> None:
         """Serve the upgraded socket. Its 101 is on the wire: nothing may be raised from here."""
-        state, pump = self._state, g.e2emsg_pump
         sock, identity, start = g.e2emsg_connection
+        settings = self._state.settings
+        websocket = WebSocket(
+            sock,
+            settings.max_frame_bytes,
+            settings.write_timeout_seconds,
+            early_bytes(request.environ, sock),
+        )
+        try:
+            self._serve(websocket, identity, start)
+        except BaseException as error:
+            logger.error("a connection failed: %s", type(error).__name__)
+            websocket.close(1011)
+            websocket.linger()
+
+    def _serve(self, websocket: WebSocket, identity: auth.Identity, start: Start) -> None:
+        state, pump = self._state, g.e2emsg_pump
         state.let_go()
-        settings = state.settings
-        websocket = WebSocket(sock, settings.max_frame_bytes, settings.write_timeout_seconds)
         process = state.process
         process.connected(pump)
 
         def verify(token: str) -> auth.Identity:
             # A context of its own: what the host's callbacks take, they give back at its end.
             with state.app.test_request_context():
-                return _active(state, auth.identify_token(token, settings))
+                return _active(state, auth.identify_token(token, state.settings))
 
-        Connection(settings, process.router, websocket, pump, identity, verify).run(start)
+        connection = Connection(state.settings, process.router, websocket, pump, identity, verify)
+        connection.run(start)
 
     def refuse(self) -> Response:
         """A plain GET: the gate has answered it."""

@@ -12,6 +12,7 @@ are fixed words.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import socket
 import time
@@ -110,9 +111,14 @@ class WebSocket:
     """The server's end of a connection. `receive` for one thread, the rest for another."""
 
     def __init__(
-        self, sock: socket.socket, max_message_bytes: int, write_timeout_seconds: float
+        self,
+        sock: socket.socket,
+        max_message_bytes: int,
+        write_timeout_seconds: float,
+        early: bytes = b"",
     ) -> None:
         self._sock = sock
+        self._early = early
         self._protocol = Protocol(Side.SERVER, max_size=max_message_bytes, logger=_silent)
         self._parts: list[bytes] = []
         self._ended: Ended | None = None
@@ -164,6 +170,9 @@ class WebSocket:
             raise Ended(1002 if sent is None else int(sent.code))
 
     def _read(self) -> bytes:
+        if self._early:
+            data, self._early = self._early[:RECEIVE_BYTES], self._early[RECEIVE_BYTES:]
+            return data
         while True:
             try:
                 data = self._sock.recv(RECEIVE_BYTES)
@@ -264,6 +273,20 @@ def text_frame(text: bytes) -> bytes:
 
 
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
+
+
+def early_bytes(environ: dict[str, Any], sock: socket.socket) -> bytes:
+    """What the server has read of a connection beyond the handshake.
+
+    A client shall wait for the 101, but of one that does not, part of a frame may be in there.
+    """
+    stream = environ.get("wsgi.input")
+    if isinstance(stream, io.BufferedReader):  # Werkzeug's
+        sock.setblocking(False)
+        return stream.peek()
+    unreader = getattr(getattr(stream, "reader", None), "unreader", None)  # gunicorn's
+    buffer = getattr(unreader, "buf", None)
+    return buffer.getvalue() if isinstance(buffer, io.BytesIO) else b""
 
 
 def socket_of(environ: dict[str, Any]) -> tuple[str, socket.socket] | None:

@@ -1,0 +1,114 @@
+"""A connection of bare bytes: it sends what no library would, and judges every byte that comes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from websockets.frames import Close, Frame, Opcode
+
+from tests.acceptance.people import Person
+from tests.acceptance.rest import HANDSHAKE, Header
+from tests.transport.peers import Peer, text
+
+TIMEOUT_SECONDS = 20.0
+
+
+def handshake(person: Person, headers: Iterable[Header] = (), target: str = "/api/ws") -> bytes:
+    """The bytes of an opening handshake of this user."""
+    lines = [f"GET {target} HTTP/1.1", f"Host: {urlsplit(person.server.url).netloc}"]
+    fields = [*HANDSHAKE, ("Authorization", f"Bearer {person.rest.token}"), *headers]
+    lines += [f"{name}: {value}" for name, value in fields]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+class RawClient:
+    """An upgraded connection. What arrives must be whole, valid frames, or the test fails."""
+
+    def __init__(
+        self,
+        person: Person,
+        *,
+        headers: Iterable[Header] = (),
+        behind: bytes = b"",
+        port: int | None = None,
+        receive_buffer: int | None = None,
+    ) -> None:
+        address = urlsplit(person.server.url)
+        self.socket = socket.socket()
+        if receive_buffer is not None:  # before connecting, or the window is large already
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(TIMEOUT_SECONDS)
+        self.socket.connect((str(address.hostname), port or address.port))
+        self.peer = Peer(self.socket)
+        self.socket.sendall(handshake(person, headers) + behind)
+        self.head = self._read_head()
+
+    def send_frame(self, frame: dict[str, Any]) -> None:
+        """Send one JSON object."""
+        self.socket.sendall(text(json.dumps(frame)))
+
+    def next_frame(self, kind: str) -> dict[str, Any]:
+        """The next text frame of this type; others before it are dropped."""
+        while True:
+            frame = self._next()
+            if frame.opcode is Opcode.TEXT:
+                value = json.loads(bytes(frame.data))
+                if value["type"] == kind:
+                    return dict(value)
+
+    def round_trip(self) -> None:
+        """Ping, and wait for the answer."""
+        self.send_frame({"type": "ping", "ref": "raw"})
+        self.next_frame("pong")
+
+    def ending(self) -> int | None:
+        """The code of the close frame with which the stream ends; None for an end without one."""
+        frames = self.peer.read_to_the_end()
+        closes = [frame for frame in frames if frame.opcode is Opcode.CLOSE]
+        assert closes == frames[-1:] or not closes, "frames behind the close frame"
+        return int(Close.parse(closes[0].data).code) if closes else None
+
+    def close(self) -> None:
+        """End it without a word."""
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _next(self) -> Frame:
+        while not self.peer.frames:
+            assert self.peer.read(), "the stream has ended"
+        return self.peer.frames.pop(0)
+
+    def _read_head(self) -> str:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            byte = self.socket.recv(1)
+            assert byte, f"the stream ended in the answer: {head!r}"
+            head += byte
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        return head.decode("latin-1")
+
+
+def send_until_cut(sock: socket.socket, data: bytes, times: int) -> int:
+    """Send the data again and again, until that is done or the server is gone; how often it went."""
+    sent = 0
+    with contextlib.suppress(OSError):
+        while sent < times:
+            sock.sendall(data)
+            sent += 1
+    return sent
