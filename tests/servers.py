@@ -332,7 +332,7 @@ def new_listener() -> socket.socket:
 
 
 class FlaskRunServer(WebServer):
-    """`flask run`, Werkzeug's threaded development server, without reloader and debugger.
+    """`flask run`, Werkzeug's threaded development server, without reloader.
 
     It is asked for port 0 and says in its log which port it got.
     """
@@ -343,13 +343,15 @@ class FlaskRunServer(WebServer):
         *,
         env: Mapping[str, str],
         log_path: Path,
+        options: Sequence[str] = ("--no-debugger",),
     ) -> None:
         super().__init__(env, log_path)
         self._app = app
+        self._options = options
 
     def start(self) -> None:
         """Start the server and return once it answers HTTP."""
-        options = ["--host=127.0.0.1", "--port=0", "--no-reload", "--no-debugger"]
+        options = ["--host=127.0.0.1", "--port=0", "--no-reload", *self._options]
         self._spawn([sys.executable, "-m", "flask", "--app", self._app, "run", *options])
         wait_until(self._has_port, START_SECONDS, lambda: f"no port; {self._log_tail()}")
         self.wait_until_ready()

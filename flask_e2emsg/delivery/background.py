@@ -65,5 +65,6 @@ class Notifier:
             callback = self._news.get()
             try:
                 callback()
-            except Exception:
+            except BaseException:
+                # A host may raise SystemExit too; whoever comes after still wants to be told.
                 logger.exception("a callback of the host failed")

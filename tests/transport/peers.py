@@ -74,6 +74,7 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.frames: list[Frame] = []
+        self.received = bytearray()
         self._protocol = Protocol(Side.CLIENT, max_size=None)
 
     def read(self, size: int = 65536) -> bool:
@@ -83,6 +84,7 @@ class Peer:
         except ConnectionError:
             data = b""
         if data:
+            self.received += data
             self._protocol.receive_data(data)
             assert self._protocol.parser_exc is None, self._protocol.parser_exc
             events = self._protocol.events_received()
