@@ -65,6 +65,7 @@ class Pump:
         self._unanswered = 0
         self._answered = threading.Event()
         self._ack_wanted = 0
+        self._ack_committed = 0
         self._ack_running = False
 
     def start(self, after: int, head: int, max_in_flight: int) -> None:
@@ -137,6 +138,7 @@ class Pump:
         """The database knows of the ack up to `seq`; go on with what came meanwhile."""
         with self._lock:
             self._ack_running = False
+            self._ack_committed = seq
             further = self._ack_wanted if self._ack_wanted > seq else None
         if further is not None:
             self._acknowledge(further)
@@ -147,12 +149,18 @@ class Pump:
             self._ack_running = False
         self.reply(frames.encode_error(refusal))
 
-    def wait_for_room(self) -> None:
-        """Wait until the client's answers keep up with its requests, or the end is near."""
+    def wait_for_room(self) -> bool:
+        """Wait until the client's answers keep up with its requests, or the end is near.
+
+        Whether it had to wait.
+        """
+        has_waited = False
         while self._is_full():
             self._answered.clear()
             if self._is_full():
                 self._answered.wait()
+                has_waited = True
+        return has_waited
 
     def _is_full(self) -> bool:
         return self.close_code is None and (self._unanswered + len(self._replies) >= MAX_UNANSWERED)
@@ -253,7 +261,7 @@ class Pump:
         """Commit an ack, one at a time: those that come meanwhile become one."""
         with self._lock:
             self._ack_wanted = max(self._ack_wanted, seq)
-            if self._ack_running or not self._ack_wanted:
+            if self._ack_running or self._ack_wanted <= self._ack_committed:
                 return
             self._ack_running, wanted = True, self._ack_wanted
         self._commit_ack(self, wanted)

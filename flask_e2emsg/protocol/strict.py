@@ -1,7 +1,7 @@
 """Strict JSON: what a frame or a body must be before anybody looks at its members.
 
 Refused: text that is not UTF-8 JSON, `NaN`, lone surrogates, duplicate keys, NUL in a string,
-nesting over 16, numbers out of range. msgspec refuses most of it by itself; what it lets through is
+nesting over 16, more than 4,096 arrays and objects, numbers out of range. msgspec refuses most of it by itself; what it lets through is
 looked for only in texts that could hold it, so an ordinary frame pays for a few counts. Nothing
 here loops in Python over what a client wrote: a text as long as a frame may be would hold up
 everybody else on the same loop.
@@ -18,6 +18,7 @@ import msgspec
 from ..errors import BadRequest
 
 MAX_DEPTH = 16
+MAX_CONTAINERS = 4096
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -31,9 +32,8 @@ def loads(text: bytes) -> Any:
     Raises:
         BadRequest: the text is not strict JSON; the message says in what.
     """
-    nested = text.count(b"{") + text.count(b"[")
-    if nested > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        raise BadRequest(f"The JSON is nested deeper than {MAX_DEPTH}.")
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+        _refuse_too_much_nesting(text)
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
@@ -45,9 +45,13 @@ def loads(text: bytes) -> Any:
     return value
 
 
-def _depth(text: bytes) -> int:
+def _refuse_too_much_nesting(text: bytes) -> None:
     brackets = _STRING.sub(b"", text).translate(None, _NO_BRACKETS)
-    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise BadRequest(f"The JSON is nested deeper than {MAX_DEPTH}.")
+    # Python's garbage collector walks over all that a process has when so many are made at once.
+    if brackets.count(b"[") + brackets.count(b"{") > MAX_CONTAINERS:
+        raise BadRequest(f"The JSON has more than {MAX_CONTAINERS} arrays and objects.")
 
 
 def _has_duplicate_key(text: bytes, value: Any) -> bool:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import time
 
-TURN_UNITS = 16  # of work in a turn; a frame is one, and one more for each BYTES_PER_UNIT
-BYTES_PER_UNIT = 512
-PAUSE_SECONDS = 0.001  # after a turn
-REST_SECONDS = 0.0001  # a wait for bytes of this length was a pause already
+TURN_SECONDS = 0.001  # of work; a frame that was begun is finished
+PAUSE_SECONDS = 0.001  # after a turn, and as long again for every BYTES_PER_PAUSE in it
+BYTES_PER_PAUSE = 32768
 
 
 class Bucket:
@@ -40,17 +39,17 @@ class Turn:
     """One client's turn, on the thread that reads its frames."""
 
     def __init__(self) -> None:
-        self._done = 0
+        self.begin()
 
-    def waited(self, seconds: float) -> None:
-        """The client let us wait for its bytes, so others had their turn."""
-        if seconds >= REST_SECONDS:
-            self._done = 0
+    def begin(self) -> None:
+        """Others have just had their turn."""
+        self._bytes = 0
+        self._began_at = time.monotonic()
 
     def worked(self, size: int) -> None:
         """A frame of so many bytes was dealt with; at the end of the turn, pause."""
-        self._done += 1 + size // BYTES_PER_UNIT
-        if self._done >= TURN_UNITS:
+        self._bytes += size
+        if time.monotonic() - self._began_at >= TURN_SECONDS:
             # A sleep of zero would come back before the loop has looked at other sockets.
-            time.sleep(PAUSE_SECONDS * self._done / TURN_UNITS)
-            self._done = 0
+            time.sleep(PAUSE_SECONDS * (1 + self._bytes // BYTES_PER_PAUSE))
+            self.begin()

@@ -31,6 +31,7 @@ logger = logging.getLogger("flask_e2emsg.ws")
 MAX_ERRORS_IN_A_ROW = 20
 WARNING_SECONDS = 60.0  # how long before its end a client hears that its token expires
 RETRY_SECONDS = 1.0
+REST_SECONDS = 0.0001  # a read that waited so long for bytes has let others run
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +128,11 @@ class Connection:
         pump, websocket, turn = self._pump, self._websocket, Turn()
         while pump.close_code is None:
             texts = websocket.receive()
-            turn.waited(websocket.waited_seconds)
+            if websocket.waited_seconds >= REST_SECONDS:
+                turn.begin()
             for text in texts:
-                pump.wait_for_room()
+                if pump.wait_for_room():
+                    turn.begin()
                 if pump.close_code is not None:
                     return
                 self._handle(text)

@@ -14,6 +14,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from tests.acceptance.people import Person
 from tests.acceptance.rest import HANDSHAKE, Header
+from tests.servers import WebServer
 from tests.transport.peers import Peer, text
 
 TIMEOUT_SECONDS = 20.0
@@ -106,6 +107,20 @@ class RawClient:
             head += byte
         assert head.startswith(b"HTTP/1.1 101 "), head
         return head.decode("latin-1")
+
+
+def send_raw(server: WebServer, data: bytes) -> bytes:
+    """Everything that comes back for these bytes until the server has closed its half."""
+    address = urlsplit(server.url)
+    answer = b""
+    with socket.create_connection((str(address.hostname), address.port), TIMEOUT_SECONDS) as sock:
+        with contextlib.suppress(ConnectionError):  # It may have heard enough before it has it all.
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while more := sock.recv(65536):
+                answer += more
+    return answer
 
 
 def send_until_cut(sock: socket.socket, data: bytes, times: int) -> int:

@@ -296,9 +296,20 @@ def test_a_lower_ack_than_before_is_ignored() -> None:
     one.ack(4)
     one.acked(4)
     one.ack(2)
+    assert acks.wanted == [4]
+
+
+def test_an_ack_that_is_repeated_is_committed_once() -> None:
+    acks = Acks()
+    one = started(Log(*entries(1, 5)), acks)
+    one.reach(5)
+    take_all(one)
+    for _ in range(3):
+        one.ack(4)
     one.acked(4)
-    assert max(acks.wanted) == 4
-    assert acks.wanted[0] == 4
+    for _ in range(3):
+        one.ack(4)
+    assert acks.wanted == [4]
 
 
 def test_an_ack_beyond_what_was_sent_is_refused() -> None:

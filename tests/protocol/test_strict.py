@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flask_e2emsg.errors import BadRequest
-from flask_e2emsg.protocol.strict import MAX_DEPTH, loads
+from flask_e2emsg.protocol.strict import MAX_CONTAINERS, MAX_DEPTH, loads
 
 # Characters that mean something to a JSON reader are drawn more often than by chance.
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
@@ -124,6 +124,13 @@ def test_sixteen_levels_are_the_limit(opening: str) -> None:
     deepest = opening * MAX_DEPTH + "1" + closing * MAX_DEPTH
     assert loads(deepest.encode()) == json.loads(deepest)
     assert "deeper" in refused((opening + deepest + closing).encode())
+
+
+@pytest.mark.parametrize("container", ["[]", '{"a":"["}'])
+def test_so_many_arrays_and_objects_are_the_limit(container: str) -> None:
+    most = "[" + ",".join([container] * (MAX_CONTAINERS - 1)) + "]"
+    assert loads(most.encode()) == json.loads(most)
+    assert "more than 4096" in refused(f"[{most}]".encode())
 
 
 @given(st.integers(MAX_DEPTH + 1, 40), texts, st.data())

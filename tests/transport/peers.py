@@ -42,8 +42,11 @@ def frame(opcode: int, data: bytes = b"", *, fin: bool = True, reserved: int = 0
     """One masked frame of a client; nothing here stops it from breaking the rules."""
     first = (0x80 if fin else 0) | reserved << 4 | opcode
     size = len(data)
-    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    if size > 65535:
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 65536:
+        length = b"\xfe" + size.to_bytes(2, "big")
+    else:
         length = b"\xff" + size.to_bytes(8, "big")
     mask = b"mask"
     masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(data))

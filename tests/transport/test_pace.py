@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from flask_e2emsg.transport.pace import BYTES_PER_UNIT, REST_SECONDS, TURN_UNITS, Bucket, Turn
+from flask_e2emsg.transport.pace import BYTES_PER_PAUSE, TURN_SECONDS, Bucket, Turn
 
 
 class Clock:
@@ -58,25 +58,29 @@ def test_who_keeps_to_the_rate_is_never_refused(clock: Clock) -> None:
         assert bucket.take()
 
 
-def test_a_turn_ends_after_so_many_small_frames(clock: Clock) -> None:
+def test_a_turn_ends_after_so_much_work(clock: Clock) -> None:
     turn = Turn()
-    for _ in range(10 * TURN_UNITS):
-        turn.waited(0.0)
+    for _ in range(100):
+        clock.now += TURN_SECONDS / 9.5
         turn.worked(20)
     assert len(clock.pauses) == 10
 
 
-def test_a_large_frame_takes_a_turn_of_its_own_and_a_longer_pause(clock: Clock) -> None:
+def test_a_turn_of_large_frames_is_followed_by_a_longer_pause(clock: Clock) -> None:
     turn = Turn()
-    turn.worked(TURN_UNITS * BYTES_PER_UNIT)
-    turn.worked(10 * TURN_UNITS * BYTES_PER_UNIT)
-    short, long = clock.pauses
-    assert long > 5 * short
+    for size in (100, 4 * BYTES_PER_PAUSE, 100):
+        clock.now += 1.01 * TURN_SECONDS
+        turn.worked(size)
+    short, long, short_again = clock.pauses
+    assert long == pytest.approx(5 * short)
+    assert short_again == short
 
 
-def test_a_client_that_waits_for_answers_is_never_paused(clock: Clock) -> None:
+def test_a_client_that_lets_others_run_is_never_paused(clock: Clock) -> None:
     turn = Turn()
-    for _ in range(10 * TURN_UNITS):
-        turn.waited(REST_SECONDS)
-        turn.worked(400)
+    for _ in range(100):
+        clock.now += 1.0
+        turn.begin()
+        clock.now += TURN_SECONDS / 2
+        turn.worked(BYTES_PER_PAUSE)
     assert clock.pauses == []

@@ -1,0 +1,71 @@
+"""The host of the acceptance tests with a probe in its worker, and a clock that can be set.
+
+`/lag` tells the longest time in seconds for which the loop was held up since it was last asked. A
+tick of 10 ms that comes late counts by its delay, or by the CPU time that the process used
+meanwhile if that is less: a busy machine delays ticks, too. `/clock?step=-3600` sets the wall
+clock, as Python code sees it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from flask import Flask, Response, jsonify, request
+
+from tests.acceptance import host
+
+TICK_SECONDS = 0.01
+
+
+class Probe:
+    """Ticks, and remembers the tick that was the latest."""
+
+    def __init__(self) -> None:
+        self._longest = 0.0
+        threading.Thread(target=self._tick, daemon=True).start()
+
+    def take(self) -> float:
+        """The longest delay since this was last called."""
+        longest, self._longest = self._longest, 0.0
+        return longest
+
+    def _tick(self) -> None:
+        while True:
+            began, used = time.monotonic(), time.process_time()
+            time.sleep(TICK_SECONDS)
+            delay = time.monotonic() - began - TICK_SECONDS
+            self._longest = max(self._longest, min(delay, time.process_time() - used))
+
+
+class WallClock:
+    """The time of day, as far as somebody has stepped it."""
+
+    def __init__(self) -> None:
+        self._true_time, self._true_time_ns = time.time, time.time_ns
+        self.step = 0
+        for name, stepped in (("time", self._time), ("time_ns", self._time_ns)):
+            setattr(time, name, stepped)
+
+    def _time(self) -> float:
+        return self._true_time() + self.step
+
+    def _time_ns(self) -> int:
+        return self._true_time_ns() + self.step * 1_000_000_000
+
+
+def create_app() -> Flask:
+    """The application, configured from the environment."""
+    app = host.create_app()
+    probe, clock = Probe(), WallClock()
+
+    def lag() -> Response:
+        return jsonify(probe.take())
+
+    def set_clock() -> Response:
+        clock.step = request.args.get("step", 0, int)
+        return jsonify(clock.step)
+
+    app.add_url_rule("/lag", view_func=lag)
+    app.add_url_rule("/clock", view_func=set_clock)
+    return app
