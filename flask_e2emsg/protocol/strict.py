@@ -1,10 +1,10 @@
 """Strict JSON: what a frame or a body must be before anybody looks at its members.
 
 Refused: text that is not UTF-8 JSON, `NaN`, lone surrogates, duplicate keys, NUL in a string,
-nesting over 16, more than 4,096 arrays and objects, numbers out of range. msgspec refuses most of it by itself; what it lets through is
-looked for only in texts that could hold it, so an ordinary frame pays for a few counts. Nothing
-here loops in Python over what a client wrote: a text as long as a frame may be would hold up
-everybody else on the same loop.
+nesting over 16, more than 4,096 arrays and objects, numbers out of range. msgspec refuses most of
+it by itself; what it lets through is looked for only in texts that could hold it, so an ordinary
+frame pays for a few counts. Nothing here loops in Python over what a client wrote: a text as long
+as a frame may be would hold up everybody else on the same loop.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from websockets.protocol import Protocol, Side
 from .pace import Bucket
 
 RECEIVE_BYTES = 8192  # all frames in them are parsed at once, while everybody else waits
-KERNEL_BYTES = 262144  # what may wait to be read of a client that does not wait for answers
+KERNEL_BYTES = 262144  # of a client that does not read, or does not wait for answers, per direction
 WRITE_BYTES = 65536
 MAX_PONGS = 16
 CONTROL_BURST = 64
@@ -130,7 +130,8 @@ class WebSocket:
         self.heard_at = time.monotonic()
         self.waited_seconds = 0.0  # how long the last read waited for bytes
         sock.settimeout(write_timeout_seconds)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BYTES)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES)
         with contextlib.suppress(OSError):  # A Unix socket has no such option.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

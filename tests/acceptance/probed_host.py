@@ -1,5 +1,7 @@
 """The host of the acceptance tests with a probe in its worker, and a clock that can be set.
 
+`/connections` tells how many are live in the worker.
+
 `/lag` tells the longest time in seconds for which the loop was held up since it was last asked. A
 tick of 10 ms that comes late counts by its delay, or by the CPU time that the process used
 meanwhile if that is less: a busy machine delays ticks, too. `/clock?step=-3600` sets the wall
@@ -8,13 +10,17 @@ clock, as Python code sees it.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from urllib.request import urlopen
 
 from flask import Flask, Response, jsonify, request
 
 from tests.acceptance import host
+from tests.servers import WebServer
 
+PROBED = "tests.acceptance.probed_host:create_app()"
 TICK_SECONDS = 0.01
 
 
@@ -54,6 +60,12 @@ class WallClock:
         return self._true_time_ns() + self.step * 1_000_000_000
 
 
+def ask(server: WebServer, question: str) -> float:
+    """What a server of this app answers to `lag`, `connections` or `clock?step=…`."""
+    with urlopen(f"{server.url}/{question}") as answer:
+        return float(json.load(answer))
+
+
 def create_app() -> Flask:
     """The application, configured from the environment."""
     app = host.create_app()
@@ -66,6 +78,10 @@ def create_app() -> Flask:
         clock.step = request.args.get("step", 0, int)
         return jsonify(clock.step)
 
+    def connections() -> Response:
+        return jsonify(host.e2emsg.connections.count())
+
+    app.add_url_rule("/connections", view_func=connections)
     app.add_url_rule("/lag", view_func=lag)
     app.add_url_rule("/clock", view_func=set_clock)
     return app

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from urllib.request import urlopen
 
 import pytest
 
@@ -13,6 +12,7 @@ from tests.acceptance.conftest import Hosting
 from tests.acceptance.corpus import CORPUS
 from tests.acceptance.floods import Flood, Memory, Neighbours
 from tests.acceptance.people import People, Person
+from tests.acceptance.probed_host import PROBED, ask
 from tests.acceptance.raw import RawClient, send_until_cut
 from tests.acceptance.wire import new_content, new_id
 from tests.servers import GunicornServer
@@ -29,20 +29,13 @@ PING, PONG = 9, 10
 @pytest.fixture(scope="module")
 def server(hosting: Hosting) -> Iterator[GunicornServer]:
     env = hosting.environment("sqlite", E2EMSG_RATE_LIMIT="1200/minute")
-    app = "tests.acceptance.probed_host:create_app()"
-    with GunicornServer(app, env=env, log_path=hosting.log_path()) as running:
+    with GunicornServer(PROBED, env=env, log_path=hosting.log_path()) as running:
         yield running
 
 
 @pytest.fixture
 def mallory(people: People) -> Person:
     return people.new("mallory").enrol()
-
-
-def lag_of(server: GunicornServer) -> float:
-    """The longest time in seconds for which the worker held everybody up, since last asked."""
-    with urlopen(f"{server.url}/lag") as answer:
-        return float(json.load(answer))
 
 
 def a_frame(**members: object) -> bytes:
@@ -158,10 +151,10 @@ LARGE = {
 def test_no_frame_holds_the_worker_up(server: GunicornServer, mallory: Person) -> None:
     slow = {}
     with RawClient(mallory) as client:
-        lag_of(server)
+        ask(server, "lag")
         for name, one in {**CORPUS, **LARGE}.items():
             client.socket.sendall(text(one))
             client.round_trip()
-            if (lag := lag_of(server)) > MAX_LAG_SECONDS:
+            if (lag := ask(server, "lag")) > MAX_LAG_SECONDS:
                 slow[name] = lag
     assert not slow
