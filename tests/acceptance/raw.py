@@ -63,6 +63,11 @@ class RawClient:
                 if value["type"] == kind:
                     return dict(value)
 
+    def next_ping(self) -> None:
+        """Wait for the server's next ping; what comes before it is dropped."""
+        while self._next().opcode is not Opcode.PING:
+            pass
+
     def round_trip(self) -> None:
         """Ping, and wait for the answer."""
         self.send_frame({"type": "ping", "ref": "raw"})

@@ -2,61 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import os
-import socket
-import struct
 import time
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from contextlib import ExitStack
 
+import psutil
 import pytest
+from websockets.frames import Opcode
 
-from tests.acceptance.conftest import DATABASES, Hosting
-from tests.acceptance.people import Person
-from tests.servers import WebServer
+from tests.acceptance.conftest import Hosting
+from tests.acceptance.people import People, Person
+from tests.acceptance.probed_host import PROBED, ask
+from tests.acceptance.raw import RawClient
+from tests.servers import GunicornServer, wait_until
+from tests.transport.peers import frame
 
-HEARTBEAT = 1
-TEXT, CLOSE, PING = 0x1, 0x8, 0x9
+HEARTBEAT = 2
+LATE_SECONDS = 1.0  # by how much a busy machine may be late
+CONNECTIONS = 20
+HOUR = 3600
 
 
-@pytest.fixture(scope="module", params=DATABASES[:1])
-def server(request: pytest.FixtureRequest, hosting: Hosting) -> Iterator[WebServer]:
-    with hosting.gunicorn(request.param, E2EMSG_HEARTBEAT_SECONDS=HEARTBEAT) as running:
+@pytest.fixture(scope="module")
+def server(hosting: Hosting) -> Iterator[GunicornServer]:
+    env = hosting.environment("sqlite", E2EMSG_HEARTBEAT_SECONDS=HEARTBEAT)
+    with GunicornServer(PROBED, env=env, log_path=hosting.log_path()) as running:
         yield running
 
 
-class MuteClient:
-    """A connection that reads frames and never says a word, not even a pong."""
-
-    def __init__(self, person: Person) -> None:
-        address = urlsplit(person.server.url)
-        self.socket = socket.create_connection((str(address.hostname), address.port or 80), 10)
-        key = base64.b64encode(os.urandom(16)).decode()
-        request = (
-            f"GET /api/ws HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: Upgrade\r\n"
-            f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-            f"Authorization: Bearer {person.token()}\r\n\r\n"
-        )
-        self.socket.sendall(request.encode())
-        self.stream = self.socket.makefile("rb")
-        assert b"101" in self.stream.readline()
-        while self.stream.readline() != b"\r\n":
-            pass
-
-    def frames(self) -> Iterator[tuple[int, bytes]]:
-        """Opcode and payload of every frame until the server ends the stream."""
-        while head := self.stream.read(2):
-            assert head[0] & 0xF0 == 0x80, f"fragmented, or with reserved bits: {head!r}"
-            size = head[1]
-            assert size < 126 or size == 126, f"masked or too long: {head!r}"
-            if size == 126:
-                (size,) = struct.unpack("!H", self.stream.read(2))
-            yield head[0] & 0x0F, self.stream.read(size)
-
-    def close(self) -> None:
-        self.stream.close()
-        self.socket.close()
+def descriptors(server: GunicornServer) -> int:
+    (pid,) = server.worker_pids()
+    return int(psutil.Process(pid).num_fds())
 
 
 def test_hello_names_the_heartbeat(alice: Person) -> None:
@@ -64,20 +40,50 @@ def test_hello_names_the_heartbeat(alice: Person) -> None:
 
 
 def test_a_client_that_answers_no_ping_is_closed_with_4408(alice: Person) -> None:
-    client, started = MuteClient(alice), time.monotonic()
-    try:
-        frames = list(client.frames())
-    finally:
-        client.close()
-    lasted = time.monotonic() - started
-    assert PING in [opcode for opcode, _ in frames]
-    opcode, payload = frames[-1]
-    assert (opcode, struct.unpack("!H", payload[:2])) == (CLOSE, (4408,))
-    assert HEARTBEAT < lasted < 2 * HEARTBEAT + 2
+    with RawClient(alice) as client:
+        client.round_trip()
+        began = time.monotonic()
+        assert client.ending() == 4408
+        lasted = time.monotonic() - began
+        assert Opcode.PING in [one.opcode for one in client.peer.frames]
+    assert 2 * HEARTBEAT - LATE_SECONDS < lasted < 2 * HEARTBEAT + LATE_SECONDS
 
 
-def test_a_client_that_answers_pings_stays(alice: Person, bob: Person) -> None:
+def test_peers_that_vanish_are_gone_after_two_heartbeats_and_so_are_their_descriptors(
+    server: GunicornServer, people: People
+) -> None:
+    # Nothing says goodbye, and nothing reads: as if the network had gone away.
+    users = [people.new().enrol() for _ in range(CONNECTIONS)]
+    assert ask(server, "connections") == 0
+    before = descriptors(server)
+    with ExitStack() as stack:
+        for user in users:
+            stack.enter_context(RawClient(user)).round_trip()
+        began = time.monotonic()
+        assert ask(server, "connections") == CONNECTIONS
+        wait_until(
+            lambda: ask(server, "connections") == 0 and descriptors(server) <= before + 2,
+            began + 2 * HEARTBEAT + LATE_SECONDS - time.monotonic(),
+            lambda: f"{ask(server, 'connections')} connections, {descriptors(server)} of {before}",
+        )
+
+
+def test_clients_that_answer_pings_stay_even_when_the_wall_clock_steps(
+    server: GunicornServer, alice: Person, bob: Person
+) -> None:
     quiet = bob.connect()  # the library answers pings in the background
-    quiet.assert_silent(4 * HEARTBEAT)
+    with RawClient(alice) as client:
+        client.round_trip()
+        began = time.monotonic()
+        try:
+            for step in (-HOUR, -HOUR, HOUR):
+                ask(server, f"clock?step={step}")
+                client.next_ping()
+                client.socket.sendall(frame(Opcode.PONG))
+            lasted = time.monotonic() - began
+            client.round_trip()
+        finally:
+            ask(server, "clock?step=0")
+    assert 2 * HEARTBEAT < lasted < 3 * HEARTBEAT + LATE_SECONDS
     message_id = alice.connect().store(bob.id)["id"]
     assert quiet.message()["id"] == message_id
