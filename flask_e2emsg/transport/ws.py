@@ -23,13 +23,15 @@ from ..protocol import frames
 from ..protocol.values import Cursor, format_time
 from ..store.accounts import MailboxState
 from .auth import Identity
-from .pace import Turn
+from .pace import Bucket, Turn
 from .websocket import PING, Ended, WebSocket, text_frame
 
 logger = logging.getLogger("flask_e2emsg.ws")
 
 MAX_ERRORS_IN_A_ROW = 20
 WARNING_SECONDS = 60.0  # how long before its end a client hears that its token expires
+TYPING_BURST = 256  # to everybody in a large group at once
+TYPING_PER_SECOND = 20.0
 RETRY_SECONDS = 1.0
 REST_SECONDS = 0.0001  # a read that waited so long for bytes has let others run
 
@@ -76,6 +78,7 @@ class Connection:
         self._expires = _Deadline(identity.expires_at)
         self._errors_in_a_row = 0
         self._reader_ended = threading.Event()
+        self._typing = Bucket(TYPING_BURST, TYPING_PER_SECOND)
 
     def run(self, start: Start) -> None:
         """Serve until the end. Whatever fails, the client gets a close frame."""
@@ -167,7 +170,8 @@ class Connection:
             case frames.SendMany(ref, messages):
                 router.send_many(pump, ref, messages)
             case frames.Typing():
-                router.typing(self._user_id, frame)
+                if self._typing.take():
+                    router.typing(self._user_id, frame)
             case frames.Ping(ref):
                 pump.reply(frames.encode("pong", ref=ref))
             case frames.Refresh(token):

@@ -63,6 +63,12 @@ class RawClient:
                 if value["type"] == kind:
                     return dict(value)
 
+    def take_frames(self, kind: str) -> list[dict[str, Any]]:
+        """The text frames of this type that have come; all others are dropped."""
+        frames, self.peer.frames = self.peer.frames, []
+        texts = [json.loads(bytes(one.data)) for one in frames if one.opcode is Opcode.TEXT]
+        return [value for value in texts if value["type"] == kind]
+
     def next_ping(self) -> None:
         """Wait for the server's next ping; what comes before it is dropped."""
         while self._next().opcode is not Opcode.PING:

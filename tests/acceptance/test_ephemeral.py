@@ -49,6 +49,21 @@ def test_typing_does_not_come_back(alice: Person, bob: Person) -> None:
         client.assert_silent(0.1)
 
 
+def test_a_flood_of_typing_is_dropped_before_it_reaches_the_other(
+    alice: Person, bob: Person
+) -> None:
+    ours, theirs = alice.connect(), bob.connect()
+    theirs.expect("caught_up")
+    began = time.monotonic()
+    for _ in range(2_000):
+        ours.send_frame(typing(bob))
+    ours.round_trip()
+    lasted = time.monotonic() - began
+    got = [frame["type"] for frame in theirs.frames_before_pong()]
+    assert set(got) == {"typing"}
+    assert len(got) <= 256 + 20 * lasted + 1
+
+
 def test_typing_to_somebody_unknown_does_no_harm(people: People, alice: Person) -> None:
     ours = alice.connect()
     ours.send_frame(typing(people.new("nobody")))

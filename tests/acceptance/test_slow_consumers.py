@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+from websockets.frames import Opcode
 
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.floods import Memory, Neighbours
@@ -15,6 +18,7 @@ from tests.acceptance.probed_host import PROBED, ask
 from tests.acceptance.raw import RawClient
 from tests.acceptance.wire import new_content
 from tests.servers import GunicornServer, wait_until
+from tests.transport.peers import frame
 
 WRITE_TIMEOUT_SECONDS = 2.0
 STUCK, READING, IDLE = 6, 6, 14  # with the neighbours, the load and its sender about 30 sockets
@@ -22,6 +26,8 @@ LARGE_BYTES = 60_000
 LOAD_EACH = 25  # messages, more than the buffers of both kernels hold
 ROUNDS = 100
 SLACK_SECONDS = 0.05
+WRITERS, MESSAGES_EACH, MESSAGE_BYTES = 8, 60, 6_000
+BITE_BYTES, BITES_PER_PING, ACK_EVERY = 4_000, 20, 50
 MAX_GROWTH_BYTES = 20 * 1024 * 1024
 
 
@@ -86,3 +92,43 @@ def test_who_stops_reading_is_cut_and_nobody_else_notices(
     for person in stuck:
         received = [frame["id"] for frame in person.connect().drain()]
         assert received == load.sent[person.id]
+
+
+def test_many_writers_and_pings_leave_the_frames_of_a_slow_reader_whole(
+    server: GunicornServer, people: People
+) -> None:
+    reader = people.new("reader").enrol()
+    writers = [people.new("writer").enrol() for _ in range(WRITERS)]
+    with RawClient(reader, receive_buffer=8192) as client, ThreadPoolExecutor(WRITERS) as pool:
+        written = [pool.submit(write, writer, reader) for writer in writers]
+        read = read_slowly(client, WRITERS * MESSAGES_EACH)
+    for writer, future in zip(writers, written, strict=True):
+        # Whole, in the order of sending, once.
+        assert [one[1:] for one in read if one[0] == writer.id] == future.result()
+    assert "ConcurrentObjectUseError" not in server.log()
+
+
+def write(writer: Person, reader: Person) -> list[tuple[str, str]]:
+    """Ids and contents of the messages that were accepted."""
+    client = writer.connect()
+    contents = [new_content(MESSAGE_BYTES) for _ in range(MESSAGES_EACH)]
+    sent = [(client.send(reader.id, content), content) for content in contents]
+    for message_id, _ in sent:
+        client.accepted(message_id)
+    return sent
+
+
+def read_slowly(client: RawClient, count: int) -> list[tuple[str, str, str]]:
+    """Sender, id and content of so many messages, read in small bites with pings in between."""
+    read: list[tuple[str, str, str]] = []
+    for bite in itertools.count():
+        assert client.peer.read(BITE_BYTES), "the stream has ended"
+        if bite % BITES_PER_PING == 0:
+            client.socket.sendall(frame(Opcode.PING, b"%d" % bite))
+        for one in client.take_frames("message"):
+            read.append((one["sender"], one["id"], one["encrypted_content"]))
+            if len(read) % ACK_EVERY == 0 or len(read) == count:
+                client.send_frame({"type": "ack", "seq": one["seq"]})
+        if len(read) == count:
+            return read
+    raise AssertionError("unreachable")
