@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -26,7 +27,8 @@ LARGE_BYTES = 60_000
 LOAD_EACH = 25  # messages, more than the buffers of both kernels hold
 ROUNDS = 100
 SLACK_SECONDS = 0.05
-WRITERS, MESSAGES_EACH, MESSAGE_BYTES = 8, 60, 6_000
+WRITERS, MESSAGES_EACH, MESSAGE_BYTES = 8, 30, 6_000
+PAUSE_SECONDS = 0.5
 BITE_BYTES, BITES_PER_PING, ACK_EVERY = 4_000, 20, 50
 MAX_GROWTH_BYTES = 20 * 1024 * 1024
 
@@ -99,12 +101,15 @@ def test_many_writers_and_pings_leave_the_frames_of_a_slow_reader_whole(
 ) -> None:
     reader = people.new("reader").enrol()
     writers = [people.new("writer").enrol() for _ in range(WRITERS)]
-    with RawClient(reader, receive_buffer=8192) as client, ThreadPoolExecutor(WRITERS) as pool:
-        written = [pool.submit(write, writer, reader) for writer in writers]
-        read = read_slowly(client, WRITERS * MESSAGES_EACH)
-    for writer, future in zip(writers, written, strict=True):
+    with ThreadPoolExecutor(WRITERS) as pool:
+        before = [pool.submit(write, writer, reader).result() for writer in writers]
+        with RawClient(reader, receive_buffer=8192) as client:
+            time.sleep(PAUSE_SECONDS)  # the server has more to write than all buffers hold
+            during = [pool.submit(write, writer, reader) for writer in writers]
+            read = read_slowly(client, 2 * WRITERS * MESSAGES_EACH)
+    for writer, earlier, later in zip(writers, before, during, strict=True):
         # Whole, in the order of sending, once.
-        assert [one[1:] for one in read if one[0] == writer.id] == future.result()
+        assert [one[1:] for one in read if one[0] == writer.id] == earlier + later.result()
     assert "ConcurrentObjectUseError" not in server.log()
 
 
