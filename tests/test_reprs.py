@@ -20,7 +20,7 @@ import flask_e2emsg
 CANARY = "canary-in-a-field"
 NAMES_OF_SECRETS = (
     *("token", "content", "content_text", "encrypted_content", "key", "public_key", "secret"),
-    *("ticket", "text", "password", "bus_url", "data"),
+    *("ticket", "text", "claims", "header", "password", "bus_url", "data"),
 )
 
 

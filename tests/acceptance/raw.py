@@ -125,7 +125,7 @@ def send_raw(server: WebServer, data: bytes) -> bytes:
     address = urlsplit(server.url)
     answer = b""
     with socket.create_connection((str(address.hostname), address.port), TIMEOUT_SECONDS) as sock:
-        with contextlib.suppress(ConnectionError):  # It may have heard enough before it has it all.
+        with contextlib.suppress(OSError):  # It may have heard enough before it has it all.
             sock.sendall(data)
             sock.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionError):
