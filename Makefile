@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python $(PIP)
 LOWEST := $(VENV)/lowest
 LOWEST_PYTHON := $(LOWEST)/bin/python
 LOWEST_TESTS := tests/transport tests/extension \
-	$(addprefix tests/acceptance/test_,delivery.py driver.py gate.py other_servers.py shutdown.py)
+	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py)
 
 .PHONY: run demo test test-lowest check nginx clean
 

@@ -17,7 +17,7 @@ TEST = [
     "psutil>=6",
     "psycopg2-binary>=2.9.5",
     "pytest>=8.3.2",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.6.1",
     WEBSOCKETS,
 ]
 
