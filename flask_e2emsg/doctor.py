@@ -155,7 +155,12 @@ def _check_secret(app: Flask) -> Iterator[Finding]:
 
 
 def check_settings(state: AppState) -> Iterator[Finding]:
-    """The `E2EMSG_*` keys, and what the environment says about several processes."""
+    """Debug mode, the `E2EMSG_*` keys, and several processes as the environment has them."""
+    if state.app.debug:
+        yield Finding(
+            "Debug mode is on: whoever can reach the server sees its insides, and with the "
+            "debugger can run code. Leave FLASK_DEBUG and --debug out in production."
+        )
     if state.settings.allowed_origins == "*":
         yield Finding(
             'E2EMSG_ALLOWED_ORIGINS = "*": pages of any site may open a socket for whoever '

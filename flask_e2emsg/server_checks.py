@@ -76,11 +76,10 @@ def check_gunicorn(cfg: Any, settings: Settings) -> Iterator[Finding]:
 
 
 def per_process(workers: int) -> Finding:
-    """What several workers mean for settings that count in each of them."""
+    """What several workers mean for what counts in each of them."""
     return Finding(
-        f"{workers} workers: E2EMSG_MAX_CONNECTIONS, E2EMSG_MAX_CONNECTIONS_PER_USER and "
-        "E2EMSG_RATE_LIMIT count in each of them, so together they allow "
-        f"{workers} times as much.",
+        f"{workers} workers: E2EMSG_MAX_CONNECTIONS is the room of each of them, and what one of "
+        "them does not know of the others is in docs/integration.md, `Several workers`.",
         is_problem=False,
     )
 

@@ -171,6 +171,12 @@ def test_a_bad_setting_is_named(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_debug_mode(sound: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    assert "Debug mode is on" in problem(sound)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestNotes:
     """What is worth a line, but no failure."""
 

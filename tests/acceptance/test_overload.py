@@ -5,12 +5,16 @@ The server still answers everything else at once (docs/protocol.md 2, `overloade
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
+import psutil
 import pytest
 
+from flask_e2emsg.capacity import RESERVED_FILES
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import People, Person
 from tests.acceptance.rest import HANDSHAKE, RawAnswer, raw_get
@@ -19,6 +23,7 @@ from tests.servers import GunicornServer, WorkerClass
 
 SERVED = 40  # connections that the server serves at once
 ANSWER_SECONDS = 0.1
+FEW_FILES = 200
 
 # A number of the host's, and what is found by itself: 90 % of what each kind of worker serves.
 ROOM: dict[str, tuple[WorkerClass, dict[str, object], int]] = {
@@ -33,20 +38,38 @@ def room(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@contextmanager
+def few_files() -> Iterator[None]:
+    """As in a shell with a low limit of open files, which a server that is started inherits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.fixture
 def server(hosting: Hosting, room: str) -> Iterator[GunicornServer]:
     worker_class, settings, _ = ROOM[room]
-    config = hosting.configuration(
-        f"worker_connections = {10_000 if worker_class == 'gthread' else SERVED}"
-    )
-    with GunicornServer(
+    connections = 10_000 if worker_class == "gthread" else SERVED
+    made = GunicornServer(
         env=hosting.environment("sqlite", **settings),
         log_path=hosting.log_path(),
         worker_class=worker_class,
         threads=SERVED,
-        config=config,
-    ) as running:
+        config=hosting.configuration(f"worker_connections = {connections}"),
+    )
+    with ExitStack() as stack:
+        with few_files():
+            running = stack.enter_context(made)
         yield running
+
+
+def files_of_the_worker(server: GunicornServer) -> int:
+    """The soft limit of open files."""
+    [worker] = server.worker_pids()
+    return int(psutil.Process(worker).rlimit(psutil.RLIMIT_NOFILE)[0])
 
 
 def knock(person: Person) -> RawAnswer:
@@ -64,6 +87,7 @@ def test_one_socket_too_many_is_refused_and_requests_are_answered(
     server: GunicornServer, people: People, room: str
 ) -> None:
     _, _, most = ROOM[room]
+    assert files_of_the_worker(server) >= SERVED + RESERVED_FILES
     late = people.new("late")
     users = [people.new() for _ in range(most // 10 + 1)]
     clients = [users[number // 10].connect() for number in range(most)]

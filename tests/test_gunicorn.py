@@ -1,0 +1,70 @@
+"""The hook that prepares a worker: it finds the app in what is served, and says when it cannot."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from flask import Flask
+from gunicorn.config import Config
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from flask_e2emsg.gunicorn import prepare_worker
+from tests.extension.apps import prepared_app, with_messaging
+
+ENDED_SECONDS = 10.0
+
+
+@pytest.fixture
+def app() -> Iterator[Flask]:
+    app, db = prepared_app()
+    yield with_messaging(app, db)
+    with app.app_context():
+        db.engine.dispose()
+
+
+class Log:
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str, *arguments: object) -> None:
+        self.warnings.append(text % arguments)
+
+
+def worker_of(served: object) -> SimpleNamespace:
+    """As much of gunicorn's worker as the hook looks at; it is about to stop."""
+    return SimpleNamespace(wsgi=served, cfg=Config(), log=Log(), alive=False)
+
+
+def wait_for_the_drain() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "e2emsg-drain":
+            thread.join(ENDED_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda app: app,
+        lambda app: ProxyFix(app),
+        lambda app: ProxyFix(app.wsgi_app),
+        lambda app: DispatcherMiddleware(ProxyFix(app.wsgi_app), {}),
+    ],
+    ids=["bare", "wrapped", "wsgi_app wrapped", "wrapped twice"],
+)
+def test_the_app_is_found_and_drained_when_the_worker_stops(app: Flask, wrap: object) -> None:
+    assert callable(wrap)
+    worker = worker_of(wrap(app))
+    prepare_worker(worker)
+    wait_for_the_drain()
+    assert app.extensions["e2emsg"].process.hub.is_draining
+    assert any("worker_class 'sync'" in text for text in worker.log.warnings)
+
+
+def test_what_hides_the_app_is_told() -> None:
+    worker = worker_of(lambda environ, start_response: [])
+    prepare_worker(worker)
+    assert "no app with messaging" in worker.log.warnings[0]
