@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,16 +14,20 @@ from tests.acceptance.people import People, Person
 from tests.servers import GunicornServer
 
 USERS, SOCKETS_PER_USER = 20, 10
+THREADS = 250
 GOODBYE_SECONDS = 5.0
 
 
 @pytest.fixture
-def server(hosting: Hosting, tmp_path: Path) -> Iterator[GunicornServer]:
-    """A gunicorn with the settings that ship with the extension."""
-    config = tmp_path / "gunicorn.conf.py"
-    config.write_text("from flask_e2emsg.gunicorn import *\n")
-    env = hosting.environment("sqlite")
-    with GunicornServer(env=env, log_path=hosting.log_path(), config=config) as running:
+def server(request: pytest.FixtureRequest, hosting: Hosting) -> Iterator[GunicornServer]:
+    """A gunicorn with the settings that ship with the extension, its workers gevent or gthread."""
+    with GunicornServer(
+        env=hosting.environment("sqlite"),
+        log_path=hosting.log_path(),
+        config=hosting.configuration(),
+        worker_class=getattr(request, "param", "gevent"),
+        threads=THREADS,
+    ) as running:
         yield running
 
 
@@ -51,6 +54,7 @@ def crowd(people: People) -> list[Person]:
     return users
 
 
+@pytest.mark.parametrize("server", ["gevent", "gthread"], indirect=True)
 def test_sigterm_closes_200_sockets_with_1012(server: GunicornServer, people: People) -> None:
     users = crowd(people)
     began = time.monotonic()
