@@ -88,15 +88,28 @@ class Hub:
 
     @contextmanager
     def waiting(self, user_id: str, account_id: int) -> Iterator[threading.Event]:
-        """An event that is set when the user's mailbox grows, and when this process drains."""
+        """An event that is set when the user's mailbox grows, and when this process drains.
+
+        Whoever waits holds a connection of the server, so it counts like a live one.
+
+        Raises:
+            Overloaded: this process has all the connections that it takes.
+            TooManyConnections: the user waits as often as it may have connections.
+        """
         event = threading.Event()
         with self._lock:
+            if self._room <= 0:
+                raise Overloaded
+            if len(self._waiters.get(user_id, ())) >= self._cap:
+                raise TooManyConnections
+            self._room -= 1
             self._waiters[user_id] = (*self._waiters.get(user_id, ()), event)
             self._accounts[user_id] = account_id
         try:
             yield event
         finally:
             with self._lock:
+                self._room += 1
                 others = tuple(one for one in self._waiters[user_id] if one is not event)
                 if others:
                     self._waiters[user_id] = others

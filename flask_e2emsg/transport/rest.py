@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from threading import Event
 from typing import Any
 
 from flask import Blueprint, Response, g, request
@@ -160,13 +162,15 @@ class Rest:
         limit, wait = _limit(), _number("wait", 0, MAX_WAIT_SECONDS, 0)
         me = self._me()
         self._keep_up()
-        with self._hub.waiting(me.user_id, me.account_id) as grown:
+        # Who does not wait takes no room from those who do.
+        waiting = self._hub.waiting(me.user_id, me.account_id) if wait else nullcontext(Event())
+        with waiting as grown:
             start = Start.at(cursor, self._accounts.ensure(me.user_id))
             page = self._mailboxes().entries_after(me, start.after, limit)
             deadline = time.monotonic() + wait
             while not (page.entries or start.reset or self._hub.is_draining):
                 seconds = deadline - time.monotonic()
-                if seconds <= 0 or self._hub.is_draining:
+                if seconds <= 0:
                     break
                 self._let_go()
                 grown.wait(seconds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import psutil
@@ -17,7 +17,7 @@ import pytest
 from flask_e2emsg.capacity import RESERVED_FILES
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import People, Person
-from tests.acceptance.rest import HANDSHAKE, RawAnswer, raw_get
+from tests.acceptance.rest import HANDSHAKE, Header, RawAnswer, raw_get
 from tests.acceptance.swarm import visit
 from tests.servers import GunicornServer, WorkerClass
 
@@ -72,9 +72,9 @@ def files_of_the_worker(server: GunicornServer) -> int:
     return int(psutil.Process(worker).rlimit(psutil.RLIMIT_NOFILE)[0])
 
 
-def knock(person: Person) -> RawAnswer:
+def ask(person: Person, target: str, headers: Iterable[Header] = ()) -> RawAnswer:
     bearer = ("Authorization", f"Bearer {person.rest.token}")
-    return raw_get(person.server.url, "/api/ws", [*HANDSHAKE, bearer])
+    return raw_get(person.server.url, target, [*headers, bearer])
 
 
 def seconds_to_answer(url: str) -> float:
@@ -92,9 +92,11 @@ def test_one_socket_too_many_is_refused_and_requests_are_answered(
     users = [people.new() for _ in range(most // 10 + 1)]
     clients = [users[number // 10].connect() for number in range(most)]
     for _ in range(2):
-        refused = knock(late)
+        refused = ask(late, "/api/ws", HANDSHAKE)
         assert (refused.status, refused.code, refused.after) == (503, "overloaded", b"")
         assert int(refused.headers["retry-after"]) >= 1
+    assert ask(late, "/api/sync?wait=5").code == "overloaded"
+    assert ask(late, "/api/sync").status == 200
     health = [seconds_to_answer(f"{server.url}/") for _ in range(9)]
     assert statistics.median(health) < ANSWER_SECONDS, health
     clients[0].round_trip()

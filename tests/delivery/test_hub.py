@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
@@ -104,6 +105,28 @@ def test_of_all_users_together_no_more_are_added_than_there_is_room() -> None:
     live(hub, ALICE)
     with pytest.raises(Overloaded):
         hub.add(pump())
+
+
+def test_whoever_waits_takes_room_as_well() -> None:
+    hub = Hub(max_connections_per_user=3, max_connections=2)
+    live(hub)
+    with hub.waiting("alice", 1):
+        with pytest.raises(Overloaded):
+            hub.add(pump())
+        with pytest.raises(Overloaded), hub.waiting("bob", 2):
+            raise AssertionError("there was room")
+    live(hub)
+
+
+def test_a_user_waits_as_often_as_it_may_have_connections(hub: Hub) -> None:
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(hub.waiting("bob", 2))
+        with pytest.raises(TooManyConnections), hub.waiting("bob", 2):
+            raise AssertionError("it waits once more")
+        stack.enter_context(hub.waiting("alice", 1))
+    with hub.waiting("bob", 2):
+        live(hub)
 
 
 def test_a_user_at_the_cap_takes_no_room_from_others() -> None:
