@@ -45,13 +45,17 @@ class Outbox:
                 self._client = self._sender.reconnect()
             self._repeat()
 
-    def send_during(self, fault: Callable[[], object]) -> None:
-        """Keep sending, settled batch after batch, while the fault happens in another thread."""
+    def send_during(self, fault: Callable[[], object], pause: float = 0.0) -> None:
+        """Keep sending, settled batch after batch, while the fault happens in another thread.
+
+        A pause in seconds after each batch keeps the mailbox short where the fault takes long.
+        """
         with ThreadPoolExecutor(1) as pool:
             happening = pool.submit(fault)
             while not happening.done():
                 self.send(20)
                 self.settle()
+                time.sleep(pause)
             happening.result()
 
     def _settle_one(self, message_id: str) -> float:

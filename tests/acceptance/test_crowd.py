@@ -15,12 +15,13 @@ from sqlalchemy.engine import make_url
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import People, Person
 from tests.acceptance.swarm import Residents
-from tests.servers import GunicornServer
+from tests.servers import GunicornServer, wait_until
 
 USERS, SOCKETS_EACH = 30, 10
 LIVE_SECONDS = 15.0
 POOL = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 5}
 OUR_POOL = HOSTS_POOL = 2
+IDLE_SECONDS = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -59,25 +60,27 @@ def test_requests_beside_them_are_answered_and_no_transaction_is_left_open(
         return max(*statuses, person.rest.get("/api/sync", wait=1).status)
 
     visitors = [people.new("visitor").enrol() for _ in range(10)]
-    with ThreadPoolExecutor(len(visitors)) as pool:
+    with ThreadPoolExecutor(len(visitors)) as pool, observer(env) as look:
         used = pool.map(use, visitors)
-        states = [states_of_connections(env) for _ in range(50)]
+        assert max(len(states(look)) for _ in range(50)) <= OUR_POOL + HOSTS_POOL
         assert set(used) == {200}
-    states.append(states_of_connections(env))
-    assert max(map(len, states)) <= OUR_POOL + HOSTS_POOL
-    assert states[-1] == ["idle"] * len(states[-1])
+        wait_until(lambda: set(states(look)) == {"idle"}, IDLE_SECONDS, lambda: str(states(look)))
     crowd.wait_until_all_are_live()
     assert len(crowd.arrivals) == USERS * SOCKETS_EACH, "somebody was cut off"
     for sign in ("QueuePool", "TimeoutError", "Unavailable"):
         assert sign not in server.log()
 
 
-def states_of_connections(env: dict[str, str]) -> list[str]:
-    """What PostgreSQL says of every other connection to the database."""
+def observer(env: dict[str, str]) -> psycopg.Connection:
+    """A connection of ours to the same database."""
     url = make_url(env["DATABASE_URL"]).set(drivername="postgresql")
-    with psycopg.connect(url.render_as_string(hide_password=False)) as connection:
-        rows = connection.execute(
-            "SELECT state FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY pid"
-        )
-        return [str(state) for (state,) in rows]
+    return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True)
+
+
+def states(look: psycopg.Connection) -> list[str]:
+    """What PostgreSQL says of every other client's connection to the database."""
+    rows = look.execute(
+        "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+        " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    return [str(state) for (state,) in rows]

@@ -26,6 +26,7 @@ RESIDENTS = 20
 BACK_SECONDS = 3.0  # of 99 in 100, on a machine that does nothing else
 START_SECONDS = 1.0  # of the host's app, on such a machine
 RESTARTS = 3
+PAUSE_SECONDS = 0.05  # between batches of 20 messages
 KILLS = 3
 REPLACED_SECONDS = 20.0
 GRACE_SECONDS = 8  # what gunicorn gives its workers after SIGTERM
@@ -152,7 +153,7 @@ def test_sighup_in_turns_on_two_masters_is_noticed_by_nobody_for_long(
                 os.kill(one.pid, signal.SIGHUP)
                 wait_until_replaced(one, old)
 
-        outbox.send_during(restart)
+        outbox.send_during(restart, PAUSE_SECONDS)
         residents.wait_until_all_are_live()
     assert (visitors.failures, visitors.answered > 100) == ([], True)
     assert {code for one in residents.all for code in one.closed_with} == {1012}
@@ -183,7 +184,7 @@ def test_sigterm_loses_nothing_and_lets_requests_end(
         slow = pool.submit(visit, f"{server.url}/slow")
         long_poll = pool.submit(carol.rest.get, "/api/sync", wait=30)
         wait_until(lambda: accepted_connections(server) >= before + 2, 5, lambda: "no requests run")
-        outbox.send_during(replace)
+        outbox.send_during(replace, PAUSE_SECONDS)
         residents.wait_until_all_are_live()
         assert slow.result() == 200
         assert long_poll.result().json["entries"] == []
@@ -208,7 +209,7 @@ def test_max_requests_warns_at_start_and_closes_with_1012(
     assert "max_requests = 150: after so many requests a worker ends" in server.log()
     outbox, old = Outbox(alice, bob), server.worker_pids()
     with Visitors(server.url) as visitors:
-        outbox.send_during(lambda: wait_until_replaced(server, old))
+        outbox.send_during(lambda: wait_until_replaced(server, old), PAUSE_SECONDS)
         residents.wait_until_all_are_live()
     assert (visitors.failures, visitors.answered > 50) == ([], True)
     assert {code for one in residents.all for code in one.closed_with} == {1012}
