@@ -70,7 +70,7 @@ def run_doctor(location: str | None) -> None:
         raise click.ClickException(str(error)) from error
     findings = list(examine(current_app.extensions["e2emsg"], gunicorn))
     for finding in findings:
-        click.echo(f"{'PROBLEM' if finding.is_problem else 'note'}: {finding.text}")
+        click.echo(f"{'PROBLEM' if finding.is_problem else 'note'}: {finding.advice}")
     problems = sum(finding.is_problem for finding in findings)
     if problems:
         click.echo(f"{problems} {'problem' if problems == 1 else 'problems'} found.")

@@ -67,7 +67,7 @@ def _warn(worker: Any, state: Any) -> None:
 
     for finding in check_gunicorn(worker.cfg, state.settings):
         if finding.is_problem:
-            worker.log.warning("flask_e2emsg: %s", finding.text)
+            worker.log.warning("flask_e2emsg: %s", finding.advice)
 
 
 def _make_room(worker: Any, state: Any) -> None:

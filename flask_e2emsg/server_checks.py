@@ -31,7 +31,7 @@ _SECRET_ATOMS = re.compile(
 class Finding:
     """Something that somebody should know: a problem, or only a note."""
 
-    text: str  # what it is, and what to do
+    advice: str  # what is wrong, and what to do
     is_problem: bool = True
 
 

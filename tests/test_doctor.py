@@ -149,7 +149,7 @@ class TestPostgreSQL:
 def test_a_server_that_forgets(name: str) -> None:
     # The first two can only be switched for a whole server, and others use it.
     [finding] = check_durability(lambda asked: "off" if asked == name else "on")
-    assert finding.text.startswith(f"PostgreSQL has {name} = off")
+    assert finding.advice.startswith(f"PostgreSQL has {name} = off")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -29,7 +29,7 @@ def configured(**changes: object) -> Config:
 
 def problems(cfg: Config, max_connections: int | None = None) -> list[str]:
     settings = Settings(max_connections=max_connections)
-    return [one.text for one in check_gunicorn(cfg, settings) if one.is_problem]
+    return [one.advice for one in check_gunicorn(cfg, settings) if one.is_problem]
 
 
 def test_the_settings_that_ship_have_no_problem() -> None:
@@ -106,7 +106,7 @@ def test_a_hook_of_the_host_that_calls_ours_is_fine() -> None:
 
 def test_several_workers_are_worth_a_note() -> None:
     [finding] = check_gunicorn(configured(workers=4), Settings())
-    assert (finding.is_problem, "E2EMSG_MAX_CONNECTIONS" in finding.text) == (False, True)
+    assert (finding.is_problem, "E2EMSG_MAX_CONNECTIONS" in finding.advice) == (False, True)
 
 
 def test_what_a_worker_serves_is_known_for_each_kind() -> None:
