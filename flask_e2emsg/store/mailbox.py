@@ -16,8 +16,8 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from ..protocol.entries import Entry, Message, MessageEntry, ReceiptEntry
 from ..protocol.frames import Outgoing
 from ..protocol.values import now
 from .accounts import Party
+from .batch import Batch, Row
 from .database import Conflict, ConnectionLost, Database
 
 T = TypeVar("T")
@@ -112,78 +113,6 @@ class Obstacles:
     accounts: frozenset[int]  # those of the batch that exist
 
 
-@dataclass(slots=True)
-class Row:
-    """A message on its way into the table. Offsets count from its account's base."""
-
-    message: Outgoing
-    sender: Party
-    recipient: Party
-    created_at: datetime
-    expires_at: datetime | None
-    origin: int | None
-    sender_offset: int | None
-    recipient_offset: int
-
-
-@dataclass(slots=True)
-class Growth:
-    """By how much an account's log grows in a batch."""
-
-    entries: int = 0
-    leading_sent: int = 0  # own entries before the first received one
-
-
-class Batch:
-    """Rows and growths of several Appends, as if nothing stood in their way."""
-
-    def __init__(self, appends: Iterable[Append]) -> None:
-        self.rows: list[Row] = []
-        self.growths: defaultdict[int, Growth] = defaultdict(Growth)
-        self._received: set[int] = set()
-        created_at = now()
-        for append in appends:
-            for recipient, message in zip(append.recipients, append.messages, strict=True):
-                self._add(append, recipient, message, created_at)
-
-    def _add(
-        self, append: Append, recipient: Party, message: Outgoing, created_at: datetime
-    ) -> None:
-        sender_offset = self._grow_sent(append.sender.account_id) if append.keeps_sent else None
-        seconds = message.expires_in
-        self.rows.append(
-            Row(
-                message,
-                append.sender,
-                recipient,
-                created_at,
-                None if seconds is None else created_at + timedelta(seconds=seconds),
-                append.origin,
-                sender_offset,
-                self._grow_received(recipient.account_id),
-            )
-        )
-
-    def _grow_sent(self, account_id: int) -> int:
-        growth = self.growths[account_id]
-        growth.entries += 1
-        if account_id not in self._received:
-            growth.leading_sent += 1
-        return growth.entries
-
-    def _grow_received(self, account_id: int) -> int:
-        self._received.add(account_id)
-        growth = self.growths[account_id]
-        growth.entries += 1
-        return growth.entries
-
-    @property
-    def account_ids(self) -> list[int]:
-        """Everybody who takes part, in locking order."""
-        ids = {row.sender.account_id for row in self.rows} | self.growths.keys()
-        return sorted(ids)
-
-
 class Mailboxes(ABC):
     """The mailboxes of one database."""
 
@@ -199,7 +128,8 @@ class Mailboxes(ABC):
         """
         outcomes: list[Appended | int | Refusal | None] = [None] * len(appends)
         entries: defaultdict[str, list[Entry]] = defaultdict(list)
-        waiting = list(enumerate(appends))
+        repeats = _equal_sends(appends)
+        waiting = [item for item in enumerate(appends) if item[0] not in repeats]
         while waiting:
             # An id may stand in a batch once: its second use has to see the first one stored.
             now_stored, waiting = _split_at_repeated_id(waiting)
@@ -214,6 +144,11 @@ class Mailboxes(ABC):
                 now_stored = _around(result, now_stored, outcomes)
             else:
                 raise Conflict
+        for index, first in repeats.items():
+            outcome = outcomes[first]
+            if isinstance(outcome, Appended):
+                outcome = replace(outcome, is_new=False)
+            outcomes[index] = outcome
         return Committed([_present(outcome) for outcome in outcomes], entries)
 
     def ack(self, acks: Sequence[Ack]) -> Committed:
@@ -286,6 +221,22 @@ def _present(outcome: Appended | int | Refusal | None) -> Appended | int | Refus
     if outcome is None:
         raise AssertionError("an append without an outcome")
     return outcome
+
+
+def _equal_sends(appends: Sequence[Append]) -> dict[int, int]:
+    """Which single messages stand here before, and where: a client that sends one again and again.
+
+    What becomes of the first becomes of all of them.
+    """
+    first: dict[tuple[object, ...], int] = {}
+    repeats = {}
+    for index, append in enumerate(appends):
+        if append.keeps_sent and len(append.messages) == 1:
+            message = append.messages[0]
+            key = (append.sender, append.recipients[0], message.id, message.content)
+            if first.setdefault(key, index) != index:
+                repeats[index] = first[key]
+    return repeats
 
 
 def _split_at_repeated_id(

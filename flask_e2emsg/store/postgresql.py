@@ -14,9 +14,9 @@ from uuid import UUID
 
 from ..protocol.entries import ReceiptEntry
 from .accounts import Party
+from .batch import Batch
 from .mailbox import (
     Ack,
-    Batch,
     Known,
     Mailboxes,
     Obstacles,

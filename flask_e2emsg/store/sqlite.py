@@ -16,15 +16,14 @@ from sqlalchemy.engine import Connection
 from ..protocol.entries import ReceiptEntry
 from ..protocol.values import now
 from .accounts import Party
+from .batch import Batch, Row
 from .mailbox import (
     Ack,
-    Batch,
     Known,
     Mailboxes,
     Obstacles,
     Page,
     Read,
-    Row,
     Stored,
 )
 from .rows import entry_from_row, receipt_to_json

@@ -12,7 +12,8 @@ from flask_e2emsg.errors import IdConflict, UnknownRecipient
 from flask_e2emsg.protocol.entries import Entry, MessageEntry, ReceiptEntry
 from flask_e2emsg.protocol.values import now
 from flask_e2emsg.store.accounts import Party
-from flask_e2emsg.store.mailbox import Ack, Append, Appended, Read
+from flask_e2emsg.store.batch import Batch
+from flask_e2emsg.store.mailbox import Ack, Append, Appended, Obstacles, Read, Stored
 from flask_e2emsg.store.models import accounts, events, messages
 from tests.store.process import Process, outgoing, sending, sending_many
 
@@ -126,6 +127,30 @@ class TestIdempotency:
         assert isinstance(other, Appended)
         assert other.sent_seq == 2
         assert store.positions(bob) == [1, 2]
+
+    def test_many_retries_in_the_same_batch_cost_no_transaction_each(
+        self, store: Process, alice: Party, bob: Party, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store_batch, batches = store.mailboxes._store, list[Batch]()
+
+        def counted(batch: Batch) -> Stored | Obstacles:
+            batches.append(batch)
+            return store_batch(batch)
+
+        monkeypatch.setattr(store.mailboxes, "_store", counted)
+        append = sending(alice, bob)
+        first, *again = store.append(*[append] * 64)
+        assert isinstance(first, Appended)
+        assert first.is_new
+        assert again == [Appended(first.created_at, False, first.sent_seq)] * 63
+        assert len(batches) == 1
+        assert store.positions(bob) == [1]
+
+    def test_what_refuses_a_message_refuses_its_retries_in_the_same_batch(
+        self, store: Process, alice: Party
+    ) -> None:
+        outcomes = store.append(*[sending(alice, Party(99, "gone"))] * 3)
+        assert [type(outcome) for outcome in outcomes] == [UnknownRecipient] * 3
 
     def test_a_retry_makes_no_second_entry_and_wakes_nobody(
         self, store: Process, alice: Party, bob: Party
