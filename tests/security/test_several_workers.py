@@ -168,6 +168,7 @@ def test_a_logout_on_one_worker_ends_the_sockets_of_all(
         client.expect_close(4401, seconds=5)
 
 
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
 def test_the_room_of_a_worker_that_was_killed_is_free_after_its_lease(
     server: GunicornServer, people: People
 ) -> None:
