@@ -17,7 +17,7 @@ import limits
 
 from . import capacity, cooperation
 from .config import Settings
-from .delivery.background import Notifier, Ticker
+from .delivery.background import Notifier, Soon, Ticker
 from .delivery.committer import Committer
 from .delivery.hub import Hub
 from .delivery.limiter import RateLimiter
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_e2emsg.process")
 
 PURGE_SECONDS = 300.0
+SETTLE_SECONDS = 0.05  # after a connection has ended until its slot is free
 
 
 class Process:
@@ -88,6 +89,7 @@ class Process:
         )
         self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
         self.renewer = Ticker("e2emsg-leases", RENEW_SECONDS, self.leases.renew)
+        self.settler = Soon("e2emsg-slots", SETTLE_SECONDS, self.leases.settle)
         self.purger = Ticker("e2emsg-purge", PURGE_SECONDS, self._purge)
         cooperation.try_in_background(self.database)
 
@@ -118,7 +120,7 @@ class Process:
     def drain(self) -> None:
         """End all connections and the threads beside them; what is asked for is still stored."""
         self.hub.drain()
-        for running in (self.sweeper, self.renewer, self.rechecker, self.purger):
+        for running in (self.sweeper, self.renewer, self.settler, self.rechecker, self.purger):
             running.stop()
         try:
             self.leases.resign()
@@ -133,6 +135,7 @@ class Process:
         """Forget a connection that has ended, and tell the host."""
         if self.hub.remove(pump):
             self.leases.give_back(UUID(pump.id))
+            self.settler.ask()
             self._signal(user_disconnected, user_id=pump.owner.user_id, connection_id=pump.id)
 
     def end_all_of(self, user_id: str, close_code: int) -> int:

@@ -1,4 +1,4 @@
-"""Threads beside the main path: the sweep that finds lost wake-ups, and what hosts are told.
+"""Threads beside the main path: upkeep by the clock or on demand, and what hosts are told.
 
 Neither holds anything up: a sweep that fails is done again, and when more happens than the host's
 callbacks take in, the newest news is dropped, and the log says so.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from .thread import LazyThread
@@ -38,6 +39,39 @@ class Ticker:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._seconds):
+            try:
+                self._action()
+            except Exception as error:
+                # Texts of database errors may quote values, so name only the kind.
+                logger.warning("%s failed: %s", self._name, type(error).__name__)
+
+
+class Soon:
+    """Calls something a moment after somebody asks for it, once for all who ask meanwhile."""
+
+    def __init__(self, name: str, seconds: float, action: Callable[[], object]) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._action = action
+        self._asked = threading.Event()
+        self._is_stopped = False
+        self._thread = LazyThread(name, self._run)
+
+    def ask(self) -> None:
+        """Have it called soon. Never waits."""
+        self._thread.ensure_running()
+        self._asked.set()
+
+    def stop(self) -> None:
+        """Call it no more."""
+        self._is_stopped = True
+        self._asked.set()
+
+    def _run(self) -> None:
+        while not self._is_stopped:
+            self._asked.wait()
+            time.sleep(self._seconds)
+            self._asked.clear()
             try:
                 self._action()
             except Exception as error:

@@ -17,8 +17,8 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..errors import TooManyConnections, Unavailable
-from .database import Conflict, Database
+from ..errors import TooManyConnections
+from .database import Database
 from .models import connections, workers
 from .times import database_clock
 
@@ -44,7 +44,7 @@ class Leases:
         self._cap = cap
         self._worker_id = uuid4()
         self._held: dict[UUID, _Place] = {}
-        self._owed: dict[UUID, _Place] = {}  # to be given back when the database is there again
+        self._owed: dict[UUID, _Place] = {}  # given back here, and still taken in the database
         self._lock = threading.Lock()
         self._is_announced = False
         self._has_resigned = False
@@ -58,31 +58,52 @@ class Leases:
             Unavailable: the database refused.
         """
         self._announce()
+        # Most users have most of their slots free, so a guess spares the question which.
+        slot = random.randrange(self._cap)
         for _ in range(ATTEMPTS):
+            place = _Place(account_id, slot)
+            if self._occupy(place, connection_id):
+                with self._lock:
+                    self._held[connection_id] = place
+                return
+            self.settle()
             with self._database.read() as connection:
                 taken = set(connection.scalars(self._statements.taken, {"account": account_id}))
             free = [slot for slot in range(self._cap) if slot not in taken]
             if not free:
                 break
             # At random, so that those who come at once rarely choose the same.
-            place = _Place(account_id, random.choice(free))
-            if self._occupy(place, connection_id):
-                with self._lock:
-                    self._held[connection_id] = place
-                return
+            slot = random.choice(free)
         raise TooManyConnections
 
     def give_back(self, connection_id: UUID) -> None:
-        """Free a connection's slot; at the next renewal if the database is away."""
+        """Free a connection's slot at the next settle(). Asks no database."""
         with self._lock:
             place = self._held.pop(connection_id, None)
-        if place is None or self._has_resigned:
-            return
-        try:
-            self._vacate(connection_id, place)
-        except (Unavailable, Conflict):
-            with self._lock:
+            if place is not None:
                 self._owed[connection_id] = place
+
+    def settle(self) -> None:
+        """Free in the database what was given back, all at once.
+
+        Raises:
+            Unavailable: the database refused; the next call does it.
+        """
+        with self._lock:
+            owed, self._owed = self._owed, {}
+        if not owed or self._has_resigned:
+            return
+        values = [
+            {"account": place.account_id, "slot": place.slot, "connection": connection_id}
+            for connection_id, place in owed.items()
+        ]
+        try:
+            with self._database.write() as connection:
+                connection.execute(_VACATE, values)
+        except BaseException:
+            with self._lock:
+                self._owed |= owed
+            raise
 
     def renew(self) -> None:
         """Say that this worker is alive. To be called every `RENEW_SECONDS`."""
@@ -92,10 +113,7 @@ class Leases:
             is_known = connection.execute(self._statements.renew, self._me).rowcount > 0
         if not is_known:
             self._reclaim()
-        with self._lock:
-            owed, self._owed = self._owed, {}
-        for connection_id, place in owed.items():
-            self._vacate(connection_id, place)
+        self.settle()
 
     def resign(self) -> None:
         """Free all slots of this worker at once: it is about to stop."""
@@ -147,11 +165,6 @@ class Leases:
         }
         with self._database.write() as connection:
             return connection.scalar(self._statements.occupy, values) is not None
-
-    def _vacate(self, connection_id: UUID, place: _Place) -> None:
-        values = {"account": place.account_id, "slot": place.slot, "connection": connection_id}
-        with self._database.write() as connection:
-            connection.execute(_VACATE, values)
 
 
 class _Statements:

@@ -46,8 +46,14 @@ def is_full(worker: Leases, account_id: int = ALICE) -> bool:
         worker.take(account_id, connection_id)
     except TooManyConnections:
         return True
-    worker.give_back(connection_id)
+    give_back(worker, connection_id)
     return False
+
+
+def give_back(worker: Leases, *connection_ids: UUID) -> None:
+    for connection_id in connection_ids:
+        worker.give_back(connection_id)
+    worker.settle()
 
 
 def let_pass(store: Process, seconds: float) -> None:
@@ -80,9 +86,15 @@ def test_of_many_who_come_at_once_to_two_workers_just_the_cap_gets_in(
 
 def test_a_slot_that_is_given_back_is_free(worker: Leases, other_worker: Leases) -> None:
     taken = fill(worker)
-    worker.give_back(taken[1])
-    worker.give_back(taken[1])
+    give_back(worker, taken[1], taken[1])
     fill(other_worker, count=1)
+    assert is_full(worker)
+
+
+def test_who_comes_back_at_once_finds_the_slot_that_was_given_back(worker: Leases) -> None:
+    for connection_id in fill(worker):
+        worker.give_back(connection_id)
+    fill(worker)
     assert is_full(worker)
 
 
@@ -92,8 +104,7 @@ def test_giving_back_late_frees_nobody_elses_slot(
     old = fill(worker)
     let_pass(store, LEASE_SECONDS + 1)
     fill(other_worker)
-    for connection_id in old:
-        worker.give_back(connection_id)
+    give_back(worker, *old)
     assert is_full(other_worker)
 
 
@@ -144,7 +155,7 @@ def test_a_worker_that_resigns_frees_all_its_slots(worker: Leases, other_worker:
     taken = fill(worker)
     worker.resign()
     fill(other_worker)
-    worker.give_back(taken[0])
+    give_back(worker, taken[0])
     worker.renew()
     assert is_full(other_worker)
 
@@ -162,7 +173,7 @@ def test_an_end_reaches_every_live_connection_of_the_user_and_no_other(
 def test_who_comes_after_an_end_is_not_ended(worker: Leases) -> None:
     for connection_id in fill(worker):
         worker.end_all_of(ALICE, 4401)
-        worker.give_back(connection_id)
+        give_back(worker, connection_id)
     fill(worker)
     assert worker.wanted_ends() == {}
 
@@ -182,9 +193,11 @@ def test_what_could_not_be_given_back_is_given_back_later(
 ) -> None:
     worker = Leases(store.database, CAP)
     taken = fill(worker)
+    worker.give_back(taken[0])
     with monkeypatch.context() as away:
         away.setattr(Database, "write", refuse)
-        worker.give_back(taken[0])
+        with pytest.raises(Unavailable):
+            worker.settle()
     assert is_full(other_worker)
     worker.renew()
     assert not is_full(other_worker)
