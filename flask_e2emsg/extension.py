@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from flask import Flask, current_app, request
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.exc import NoResultFound
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from . import redaction
@@ -197,15 +200,34 @@ class AppState:
         _, active, _ = self.extension._rules()
         return active is None or bool(active(user_id))
 
+    @contextmanager
+    def request_context(self) -> Iterator[None]:
+        """A request on the socket's route, apart from any that is under way.
+
+        What the host's callbacks take in it, they give back at its end. A request context alone
+        would share the app context of the request that it stands in.
+        """
+        path = f"{self.settings.url_prefix}/ws"
+        with self.app.app_context(), self.app.test_request_context(path):
+            yield
+
     def still_accepts(self, identity: auth.Identity) -> bool:
-        """Whether the host would let in today whom it has let in before."""
-        # A context of its own: what the host's callbacks take, they give back at its end.
-        with self.app.test_request_context(f"{self.settings.url_prefix}/ws"):
-            try:
-                auth.confirm(identity)
-            except Unauthorized:
-                return False
+        """Whether the host would let in today whom it has let in before.
+
+        To be asked in a request_context().
+
+        Raises:
+            Exception: the host has no answer, whatever its reason.
+        """
+        try:
+            auth.confirm(identity)
             return self.user_is_active(identity.user_id)
+        except (Unauthorized, NoResultFound):
+            return False
+        except HTTPException as error:
+            if error.code is None or error.code >= 500:
+                raise
+            return False
 
     def has_questions(self) -> bool:
         """Whether the host has a way to turn away whom it has let in."""
@@ -215,7 +237,8 @@ class AppState:
     def notice_request(self, _error: BaseException | None) -> None:
         """A request of the host's may have logged out, locked out or revoked somebody."""
         process = self._process
-        if process is None or request.method in SAFE_METHODS or request.blueprint == BLUEPRINT:
+        is_ours_or_nobodys = request.blueprint == BLUEPRINT or request.url_rule is None
+        if process is None or request.method in SAFE_METHODS or is_ours_or_nobodys:
             return
         user_id = auth.user_of_request()
         if user_id is not None:

@@ -28,7 +28,7 @@ from .delivery.router import Router
 from .errors import E2EMsgError
 from .protocol.entries import Entry, MessageEntry, ReceiptEntry
 from .signals import message_delivered, message_stored, user_connected, user_disconnected
-from .store.accounts import Accounts
+from .store.accounts import Accounts, MailboxState
 from .store.counters import DatabaseStorage
 from .store.database import Database
 from .store.history import History
@@ -68,7 +68,9 @@ class Process:
             settings.max_connections or capacity.connections(state.server_connections),
         )
         self.leases = Leases(self.database, settings.max_connections_per_user)
-        self.rechecker = Rechecker(self.hub, self._may_stay, state.has_questions)
+        self.rechecker = Rechecker(
+            self.hub, state.still_accepts, state.request_context, state.has_questions
+        )
         self.notifier = Notifier("e2emsg-notifier")
         sends = self._committer("e2emsg-sends")
         # A mark must not make a message wait; where there is one writer they share its commits.
@@ -93,8 +95,8 @@ class Process:
         self.purger = Ticker("e2emsg-purge", PURGE_SECONDS, self._purge)
         cooperation.try_in_background(self.database)
 
-    def new_pump(self, user_id: str) -> Pump:
-        """A connection's pump, registered before its mailbox is first read.
+    def new_pump(self, user_id: str) -> tuple[Pump, MailboxState]:
+        """A connection's pump, registered before its mailbox was read, and what was read.
 
         Raises:
             Overloaded, TooManyConnections: this process, or the user, is at the cap.
@@ -102,13 +104,15 @@ class Process:
         owner = self.accounts.find(user_id) or self.accounts.ensure(user_id).owner
         pump = Pump(owner, self.mailboxes.entries_after, self.router.ack)
         self.hub.add(pump)
-        self.keep_up()
         try:
-            self.leases.take(owner.account_id, UUID(pump.id))
+            self.keep_up()
+            mailbox = self.accounts.ensure(user_id)
+            pump.owner = mailbox.owner  # not as remembered: the account may be a new one
+            self.leases.take(pump.owner.account_id, UUID(pump.id))
         except BaseException:
             self.hub.remove(pump)
             raise
-        return pump
+        return pump, mailbox
 
     def keep_up(self) -> None:
         """Make sure that what runs beside the main path does."""
@@ -142,8 +146,10 @@ class Process:
         """Close a user's connections on all workers; how many there are."""
         for pump in self.hub.of(user_id):
             pump.close(close_code)
-        owner = self.accounts.find(user_id)
-        return 0 if owner is None else self.leases.end_all_of(owner.account_id, close_code)
+        mailbox = self.accounts.state(user_id)
+        if mailbox is None:
+            return 0
+        return self.leases.end_all_of(mailbox.owner.account_id, close_code)
 
     def _committer(self, name: str) -> Committer:
         boxes = self.mailboxes
@@ -199,10 +205,6 @@ class Process:
             for pump in self.hub.all():
                 if (close_code := ends.get(UUID(pump.id))) is not None:
                     pump.close(close_code)
-
-    def _may_stay(self, pump: Pump) -> bool:
-        credential: Any = pump.credential
-        return credential is None or self._state.still_accepts(credential)
 
     def _purge(self) -> None:
         purge(self.database, self._state.settings.retention_days)

@@ -20,7 +20,6 @@ OURS = (
     "flask_e2emsg.committer",
     "flask_e2emsg.cooperation",
     "flask_e2emsg.http",
-    "flask_e2emsg.leases",
     "flask_e2emsg.process",
     "flask_e2emsg.recheck",
     "flask_e2emsg.ws",

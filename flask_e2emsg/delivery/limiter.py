@@ -1,8 +1,9 @@
 """How much each user may send, over all workers.
 
 A worker takes a share of a user's limit from the common count and spends it without asking again,
-so most sends cost no query. Guarantee: no more than the limit is ever given out in one window.
-What a worker has taken and not spent when the window ends is lost to the user, at most one share.
+so most sends of somebody who sends much cost no query. Shares grow from one send to a twentieth of
+the limit. Guarantee: no more than the limit is ever given out in one window. What a worker has
+taken and not spent when the window ends is lost to the user: at most what was sent through it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from limits import RateLimitItem
 from limits.storage import Storage
 
-SHARES = 20  # into which a limit is divided
+SHARES = 20  # of the largest, into which a limit is divided
 REMEMBERED_USERS = 100_000
 LEAST_WAIT_SECONDS = 0.1
 
@@ -27,6 +28,7 @@ class _Share:
 
     left: int
     ends: float  # the window, on the monotonic clock
+    next_size: int = 1
     is_last: bool = False  # there is no more to take in this window
 
 
@@ -45,18 +47,21 @@ class RateLimiter:
         Raises:
             Unavailable: the database refused.
         """
-        shares = []
-        for number, limit in enumerate(self._limits):
-            share = self._share(number, user_id)
-            if share.left < count and not share.is_last:
-                share = self._take_more(number, limit, user_id, count - share.left)
-            if share.left < count:
-                return max(round(share.ends - time.monotonic(), 1), LEAST_WAIT_SECONDS)
-            shares.append(share)
-        with self._lock:
-            for share in shares:
-                share.left -= count
-        return None
+        while True:
+            shares = []
+            for number, limit in enumerate(self._limits):
+                share = self._share(number, user_id)
+                if share.left < count and not share.is_last:
+                    share = self._take_more(number, limit, user_id, count - share.left)
+                if share.left < count:
+                    return max(round(share.ends - time.monotonic(), 1), LEAST_WAIT_SECONDS)
+                shares.append(share)
+            with self._lock:
+                # While one limit was asked for, another connection may have spent of the other.
+                if all(share.left >= count for share in shares):
+                    for share in shares:
+                        share.left -= count
+                    return None
 
     def _share(self, number: int, user_id: str) -> _Share:
         share = self._shares.get((number, user_id))
@@ -66,11 +71,12 @@ class RateLimiter:
 
     def _take_more(self, number: int, limit: RateLimitItem, user_id: str, lacking: int) -> _Share:
         """Take a share, or more if that is not enough, and add it to what is left."""
-        wanted = max(lacking, limit.amount // SHARES, 1)
-        key = limit.key_for("e2emsg", user_id)
-        used = self._storage.incr(key, limit.get_expiry(), wanted)
+        wanted = max(lacking, min(self._share(number, user_id).next_size, limit.amount // SHARES))
+        key, window = limit.key_for("e2emsg", user_id), limit.get_expiry()
+        used = self._storage.incr(key, window, wanted)
         given = max(0, wanted - max(0, used - limit.amount))
-        ends = time.monotonic() + self._storage.get_expiry(key) - time.time()
+        seconds = min(max(self._storage.get_expiry(key) - time.time(), 0.0), window)
+        ends = time.monotonic() + seconds
         with self._lock:
             share = self._share(number, user_id)
             if share.ends == 0.0:
@@ -78,5 +84,6 @@ class RateLimiter:
                 if len(self._shares) > REMEMBERED_USERS:
                     self._shares.popitem(last=False)
             share.left += given
+            share.next_size *= 2
             share.is_last = given < wanted
         return share

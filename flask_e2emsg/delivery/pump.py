@@ -9,10 +9,12 @@ client's own frames pass through here too, so that one writer sees everything in
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import accumulate
+from typing import Protocol
 from uuid import uuid4
 
 from ..errors import Refusal
@@ -31,6 +33,14 @@ MAX_EPHEMERAL = 256
 EntriesAfter = Callable[[Party, int, int], Page]
 
 
+class Credential(Protocol):
+    """What a connection was opened with, or was refreshed to."""
+
+    @property
+    def key(self) -> Hashable:
+        """The same for connections about which the host gives the same answer."""
+
+
 class Pump:
     """The cursor of one live connection.
 
@@ -38,6 +48,7 @@ class Pump:
         id: what the client sees as `connection_id`.
         origin: what marks this connection's own `sent` entries in the log.
         credential: what the gate accepted, for whoever asks again whether it is still good.
+        vouched_at: when the host last said that it is, on the monotonic clock.
         close_code: set once when the connection shall end; the writer sends it.
         stirred: set whenever there may be something to write.
     """
@@ -49,7 +60,8 @@ class Pump:
         identity = uuid4()
         self.id = str(identity)
         self.origin = identity.int >> 65
-        self.credential: object = None
+        self.credential: Credential | None = None
+        self.vouched_at = time.monotonic()
         self.close_code: int | None = None
         self.stirred = threading.Event()
         self._entries_after = entries_after

@@ -21,5 +21,6 @@ class LazyThread:
             return
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()  # If this fails, the next one who needs it tries again.
+                self._thread = thread

@@ -6,7 +6,6 @@ stands in the table as a SHA-256 only.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..errors import E2EMsgError
 from ..protocol.values import now
 from .database import Database
 from .models import counters
-from .times import aware
+from .times import aware, database_clock
 
 
 class DatabaseStorage(Storage):
@@ -29,6 +28,7 @@ class DatabaseStorage(Storage):
     def __init__(self, database: Database) -> None:
         super().__init__()
         self._database = database
+        self._now = database_clock(database.is_sqlite)
         self._insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
 
     @property
@@ -38,11 +38,10 @@ class DatabaseStorage(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count `amount` more in the present window, of `expiry` seconds if it begins now."""
-        moment = now()
-        new = self._insert(counters).values(
-            digest=_digest(key), used=amount, expires_at=moment + timedelta(seconds=expiry)
-        )
-        is_over = counters.c.expires_at <= moment
+        end = database_clock(self._database.is_sqlite, expiry)
+        new = self._insert(counters).values(digest=_digest(key), used=amount, expires_at=end)
+        # A window that ends later than any can is of a time when the clock was wrong.
+        is_over = (counters.c.expires_at <= self._now) | (counters.c.expires_at > end)
         counted = new.on_conflict_do_update(
             index_elements=[counters.c.digest],
             set_={
@@ -61,7 +60,7 @@ class DatabaseStorage(Storage):
     def get(self, key: str) -> int:
         """How much is used up in the present window."""
         used = sa.select(counters.c.used).where(
-            counters.c.digest == _digest(key), counters.c.expires_at > now()
+            counters.c.digest == _digest(key), counters.c.expires_at > self._now
         )
         with self._database.read() as connection:
             return connection.scalar(used) or 0

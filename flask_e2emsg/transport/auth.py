@@ -53,6 +53,12 @@ class Identity:
     claims: dict[str, Any] = field(repr=False)
     ticket: str | None = field(repr=False, default=None)  # that has yet to be used up
 
+    @property
+    def key(self) -> tuple[str, object]:
+        """Equal for connections that were opened with the same token."""
+        token_id = self.claims.get("jti")
+        return self.user_id, id(self) if token_id is None else str(token_id)
+
     def to_ticket(self) -> Ticket:
         """What a ticket for this user stands for."""
         return Ticket(self.user_id, self.expires_at, json.dumps([self.header, self.claims]))
@@ -129,9 +135,9 @@ def confirm(identity: Identity) -> None:
     try:
         custom_verification_for_token(header, claims)
         verify_token_not_blocklisted(header, claims)
-    except JWTExtendedException:
+        user = user_lookup(header, claims) if has_user_lookup() else None
+    except (JWTExtendedException, jwt.PyJWTError):
         raise Unauthorized from None
-    user = user_lookup(header, claims) if has_user_lookup() else None
     if user is None and has_user_lookup():
         raise Unauthorized
     # Where Flask-JWT-Extended keeps them: the host's callbacks may use get_jwt() and current_user.

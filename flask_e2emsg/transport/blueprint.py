@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from flask import Blueprint, Flask, Response, current_app, g, request
+from flask import Blueprint, Response, current_app, g, request
 from flask_sock import Sock
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -31,7 +32,7 @@ from ..errors import (
 )
 from ..protocol import frames
 from ..redaction import stack_of
-from ..store.accounts import Accounts
+from ..store.accounts import Accounts, MailboxState
 from ..store.history import History
 from ..store.mailbox import Mailboxes
 from ..store.tickets import Tickets
@@ -55,7 +56,7 @@ class Process(Protocol):
     router: Router
     tickets: Tickets
 
-    def new_pump(self, user_id: str) -> Pump: ...
+    def new_pump(self, user_id: str) -> tuple[Pump, MailboxState]: ...
     def connected(self, pump: Pump) -> None: ...
     def removed(self, pump: Pump) -> None: ...
     def keep_up(self) -> None: ...
@@ -64,12 +65,12 @@ class Process(Protocol):
 class State(Protocol):
     """What the routes need of the app."""
 
-    app: Flask
     settings: Settings
 
     @property
     def process(self) -> Process: ...
     def user_is_active(self, user_id: str) -> bool: ...
+    def request_context(self) -> AbstractContextManager[None]: ...
     def let_go(self) -> None: ...
 
 
@@ -156,11 +157,10 @@ class _Socket:
             logger.error("this server gives no access to its sockets; use gunicorn")
             raise Internal
         auth.use_ticket(identity, process.tickets)
-        pump = process.new_pump(identity.user_id)
+        pump, mailbox = process.new_pump(identity.user_id)
         g.e2emsg_pump = pump
         pump.credential = identity
-        start = Start.at(cursor, process.accounts.ensure(identity.user_id))
-        pump.owner = start.state.owner
+        start = Start.at(cursor, mailbox)
         key, sock = found
         environ[key] = g.e2emsg_handover = Handover(sock, auth.offered_subprotocol())
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
@@ -191,8 +191,7 @@ class _Socket:
         process.connected(pump)
 
         def verify(token: str) -> auth.Identity:
-            # A context of its own: what the host's callbacks take, they give back at its end.
-            with state.app.test_request_context():
+            with state.request_context():
                 return _active(state, auth.identify_token(token, state.settings))
 
         connection = Connection(state.settings, process.router, websocket, pump, identity, verify)

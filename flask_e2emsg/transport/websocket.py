@@ -127,8 +127,9 @@ class WebSocket:
         self._is_between_frames = True
         # Frames that answer the peer's pings. Only the newest must be (RFC 6455, 5.5.3).
         self.pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
-        self.heard_at = time.monotonic()
-        self.waited_seconds = 0.0  # how long the last read waited for bytes
+        # Since when the reader waits for bytes, on the monotonic clock; None while it works.
+        self.waiting_since: float | None = time.monotonic()
+        self.waited_seconds = 0.0  # how long the last read waited
         sock.settimeout(write_timeout_seconds)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES)
@@ -143,10 +144,10 @@ class WebSocket:
         """
         messages: list[bytes] = []
         if self._ended is None:
-            began_at = time.monotonic()
+            self.waiting_since = began_at = time.monotonic()
             data = self._read()
-            self.heard_at = time.monotonic()
-            self.waited_seconds = self.heard_at - began_at
+            self.waiting_since = None
+            self.waited_seconds = time.monotonic() - began_at
             self._protocol.receive_data(data)
             try:
                 self._handle_events(messages)

@@ -8,6 +8,7 @@ the 101 nothing leaves here but frames, whatever happens.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -242,8 +243,12 @@ class Connection:
             self._pump.close(4408)
 
     def _silent_at(self) -> float:
-        """When the client has been silent for too long, unless it says something."""
-        return self._websocket.heard_at + 2 * self._settings.heartbeat_seconds
+        """When the client has been silent for too long, unless it says something.
+
+        That nobody listens, since an answer of the database is waited for, is no silence.
+        """
+        since = self._websocket.waiting_since
+        return math.inf if since is None else since + 2 * self._settings.heartbeat_seconds
 
     def _replies(self) -> list[bytes]:
         return [text_frame(frame) for frame in self._pump.take_replies()]

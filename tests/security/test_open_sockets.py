@@ -133,6 +133,17 @@ def test_rotating_tokens_disconnects_nobody(alice: Person) -> None:
     client.expect_close(4401, seconds=AT_ONCE_SECONDS)
 
 
+def test_refreshing_keeps_nothing_of_the_hosts_database(alice: Person, bob: Person) -> None:
+    client = alice.connect()
+    for _ in range(40):  # more than a pool of the usual size has connections
+        refresh(client, alice.token())
+    began = time.monotonic()
+    assert RestClient(alice.server.url).post(f"/lock/{bob.id}", {}).status == 200
+    bystander = alice.connect()
+    assert time.monotonic() - began < 5
+    bystander.round_trip()
+
+
 def test_a_revoked_token_extends_no_connection(alice: Person) -> None:
     client, revoked = alice.connect(), alice.token()
     log_out(alice, revoked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -205,6 +206,86 @@ def test_what_could_not_be_given_back_is_given_back_later(
 
 def refuse(_database: Database) -> Callable[[], None]:
     raise Unavailable
+
+
+def rows_of(store: Process) -> list[UUID]:
+    with store.database.read() as connection:
+        return sorted(connection.scalars(sa.select(connections.c.id)), key=str)
+
+
+def test_a_row_that_nobody_holds_is_freed_by_the_next_renewal(
+    store: Process, worker: Leases, other_worker: Leases
+) -> None:
+    fill(worker)
+    with worker._lock:
+        worker._held.clear()  # as when the answer to a commit is lost
+    assert is_full(other_worker)
+    worker.renew()
+    assert not is_full(other_worker)
+
+
+def test_freeing_that_is_interrupted_is_done_by_the_next_renewal(
+    store: Process, worker: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = fill(worker)
+    for connection_id in taken:
+        worker.give_back(connection_id)
+    with monkeypatch.context() as away:
+        away.setattr(Database, "write", refuse)
+        with pytest.raises(Unavailable):
+            worker.renew()
+    worker.renew()
+    assert rows_of(store) == []
+    fill(worker)
+
+
+def test_a_connection_whose_row_is_gone_is_registered_again(store: Process, worker: Leases) -> None:
+    taken = fill(worker)
+    store.execute(sa.delete(connections).where(connections.c.id == taken[0]))
+    worker.renew()
+    assert rows_of(store) == sorted(taken, key=str)
+
+
+def test_a_slot_that_was_taken_over_is_replaced_by_another(
+    store: Process, worker: Leases, other_worker: Leases
+) -> None:
+    [mine] = fill(worker, count=1)
+    let_pass(store, LEASE_SECONDS + 1)
+    theirs = fill(other_worker, count=2)
+    worker.renew()
+    assert rows_of(store) == sorted([mine, *theirs], key=str)
+    assert worker.wanted_ends() == {}
+
+
+def test_without_another_slot_the_connection_shall_come_again(
+    store: Process, worker: Leases, other_worker: Leases
+) -> None:
+    [mine] = fill(worker, count=1)
+    let_pass(store, LEASE_SECONDS + 1)
+    fill(other_worker)
+    worker.renew()
+    assert worker.wanted_ends() == {mine: 1012}
+    worker.give_back(mine)
+    assert worker.wanted_ends() == {}
+
+
+def test_a_worker_that_was_stopped_for_long_keeps_the_cap(
+    store: Process, worker: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(worker)
+    let_pass(store, LEASE_SECONDS + 1)
+    later = time.monotonic() + LEASE_SECONDS + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert is_full(worker)
+    assert len(rows_of(store)) == CAP
+
+
+def test_a_lease_of_a_time_when_the_clock_was_ahead_holds_nothing(
+    store: Process, worker: Leases, other_worker: Leases
+) -> None:
+    fill(worker)
+    let_pass(store, -3600)
+    assert not is_full(other_worker)
 
 
 def test_nothing_is_left_of_workers_that_are_long_dead(store: Process, worker: Leases) -> None:
