@@ -5,7 +5,8 @@ A wrong value fails in `init_app` with a text that names the key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeGuard
 
@@ -14,6 +15,9 @@ import limits
 from .errors import ConfigurationError
 
 PREFIX = "E2EMSG_"
+
+# As browsers write it (RFC 6454, section 6.2): anything else would never match.
+_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,8 @@ class Settings:
         origins = self.allowed_origins
         self._require(
             "allowed_origins",
-            origins is None or origins == "*" or _is_list_of_text(origins),
-            'None, "*" or a list of origins such as "https://app.example.com"',
+            origins is None or origins == "*" or _is_list_of_origins(origins),
+            'None, "*" or a list of origins such as "https://app.example.com", without a path',
         )
         self._require("bus_url", self.bus_url in (None, "local"), 'None or "local"')
         for name, low, high in (
@@ -130,7 +134,11 @@ def _is_rate(value: object) -> bool:
         return False
 
 
-def _is_list_of_text(value: object) -> bool:
+def _is_list_of_origins(value: object) -> bool:
+    return _is_list_of_text(value) and all(map(_ORIGIN.fullmatch, value))
+
+
+def _is_list_of_text(value: object) -> TypeGuard[Collection[str]]:
     return isinstance(value, list | tuple | set | frozenset) and all(
         isinstance(item, str) for item in value
     )

@@ -15,6 +15,7 @@ from .config import Settings
 
 GUNICORN_CONNECTIONS = 1000  # its own default
 MIN_THREADS = 10
+RARELY = 100_000  # requests after which a new worker is no nuisance
 
 # Everything in an access log that can hold a query or a credential.
 _SECRET_ATOMS = re.compile(
@@ -115,7 +116,8 @@ def _check_life(cfg: Any, kind: str | None) -> Iterator[Finding]:
     if cfg.max_requests > 0:
         yield Finding(
             f"max_requests = {cfg.max_requests}: after so many requests a worker ends, and all of "
-            "its sockets are closed with 1012. Set it to 0, or so high that it happens rarely."
+            f"its sockets are closed with 1012. Set it to 0, or to {RARELY} or more.",
+            is_problem=cfg.max_requests < RARELY,
         )
     if cfg.timeout == 0:
         yield Finding("timeout = 0: a worker that hangs is never replaced. Set it to 30.")

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from ..protocol.values import now
+from ..protocol.values import MAX_SEQ, now
 from .database import Conflict, Database
 from .leases import FORGET_SECONDS
 from .models import accounts, connections, counters, events, messages, tickets, workers
@@ -54,7 +54,11 @@ def _purge_messages(
     """Delete the messages that are due, and their ids from those of the receipts for them."""
     removed = 0
     some = sa.select(
-        messages.c.id, messages.c.sender_id, messages.c.delivered_at, messages.c.read_at
+        messages.c.id,
+        messages.c.sender_id,
+        messages.c.sender_seq,
+        messages.c.delivered_at,
+        messages.c.read_at,
     ).where(due)
     while True:
         with database.read() as connection:
@@ -77,16 +81,22 @@ def _forget_receipts(
     by_sender: defaultdict[int, list[datetime]] = defaultdict(list)
     for sender_id, at in marked:
         by_sender[sender_id].append(at)
+    # Receipts come after what they are for, so most of a long log need not be looked at.
+    first: dict[int, int] = {}
+    for row in gone:
+        first[row.sender_id] = min(first.get(row.sender_id, MAX_SEQ), row.sender_seq or 0)
     for sender_id, times in by_sender.items():
+        later = (events.c.account_id == sender_id) & (events.c.seq > first[sender_id])
         for start in range(0, len(times), TIMES_AT_ONCE):
             same_time = events.c.created_at.in_(times[start : start + TIMES_AT_ONCE])
-            some = sa.select(events).where(events.c.account_id == sender_id, same_time, which)
+            some = sa.select(events).where(later, same_time, which)
             with database.read() as connection:
                 receipts = connection.execute(some).all()
             if receipts:
                 with database.together():
                     for receipt in receipts:
                         _forget_in(database, receipt, ids)
+            time.sleep(PAUSE_SECONDS)
 
 
 def _forget_in(database: Database, row: Any, ids: Set[UUID]) -> None:

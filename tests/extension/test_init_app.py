@@ -106,7 +106,10 @@ def test_using_it_in_an_app_without_it_is_refused() -> None:
 WRONG: dict[str, list[object]] = {
     "URL_PREFIX": ["api", "/api/", "/", None, 5],
     "BUS_URL": ["nonsense", "http://localhost", 5, ""],
-    "ALLOWED_ORIGINS": ["https://app.example.com", [1], 5, ""],
+    "ALLOWED_ORIGINS": [
+        *("https://app.example.com", [1], 5, ""),
+        *(["app.example.com"], ["https://app.example.com/"], ["HTTPS://app.example.com"], [""]),
+    ],
     "MAX_CONNECTIONS_PER_USER": [0, -1, "10", 1.5, True, None],
     "MAX_CONNECTIONS": [0, -1, "10", 1.5, True, 1_000_001],
     "MAX_FRAME_BYTES": [0, 1023, 16 * 1024 * 1024 + 1, "131072", None],
