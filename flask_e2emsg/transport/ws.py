@@ -183,7 +183,7 @@ class Connection:
         if identity.user_id != self._user_id:
             self._pump.close(4403)
             return
-        self._pump.credential = identity
+        self._pump.credential, self._pump.vouched_at = identity, time.monotonic()
         self._expires = _Deadline(identity.expires_at)
         self._pump.reply(frames.encode("refreshed", expires_at=format_time(identity.expires_at)))
 

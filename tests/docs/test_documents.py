@@ -7,6 +7,7 @@ made of the blocks that begin with a file's name, and of nothing else.
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib.metadata
 import json
 import os
@@ -52,9 +53,11 @@ README = Page.at("README.md")
 INTEGRATION = Page.at("docs/integration.md")
 CONFIGURATION = Page.at("docs/configuration.md")
 PROTOCOL = Page.at("docs/protocol.md")
-PAGES = [README, INTEGRATION, CONFIGURATION, PROTOCOL]
+SECURITY = Page.at("docs/security.md")
+DEPLOYMENT = Page.at("docs/deployment.md")
+PAGES = [README, INTEGRATION, CONFIGURATION, PROTOCOL, SECURITY, DEPLOYMENT]
 
-LANGUAGES = {"json", "python", "sh", "text"}
+LANGUAGES = {"ini", "json", "python", "sh", "text"}
 COMMANDS = {"flask", "gunicorn", "make", "pip"}
 LOG_SECONDS = 10.0
 
@@ -85,6 +88,17 @@ def migrating(page: Page) -> list[Block]:
 def test_every_block_is_of_a_kind_that_is_checked(page: Page) -> None:
     assert {block.language for block in page.blocks()} <= LANGUAGES
     assert {line.split()[0] for line in commands(page)} <= COMMANDS
+
+
+def test_the_unit_for_systemd_starts_gunicorn_with_the_file_that_the_page_shows() -> None:
+    (unit,) = DEPLOYMENT.blocks("ini")
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read_string(unit.text)
+    words = shlex.split(settings["Service"]["ExecStart"])
+    assert words[0].endswith("/gunicorn")
+    started = next(line for line in commands(DEPLOYMENT) if line.startswith("gunicorn"))
+    assert words[1:] == arguments(started)
+    assert words[words.index("-c") + 1] in DEPLOYMENT.files()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
