@@ -24,6 +24,7 @@ class Player:
     def __init__(self, person: Person, model: Model, dice: random.Random) -> None:
         self.person = person
         self.may_have_lost_marks = False
+        self.may_have_lost_its_server = False
         self.log: dict[int, Frame] = {}  # what arrived over any of its connections, by position
         self._model = model
         self._dice = dice
@@ -75,7 +76,10 @@ class Player:
         self._come_back()
 
     def leave(self) -> None:
-        """Say goodbye, and come back."""
+        """Say goodbye, if somebody may be there to hear it, and come back."""
+        if self.may_have_lost_its_server:
+            self._come_back()
+            return
         cursor = self._client.cursor
         with self._surviving():
             self._client.close()
@@ -167,6 +171,7 @@ class Player:
     def _resume(self, cursor: str) -> None:
         """Open a new connection behind what this one stored, and ask again."""
         self.may_have_lost_marks = True
+        self.may_have_lost_its_server = False
         self._conflicting.clear()
         while True:
             before = self._client.hello

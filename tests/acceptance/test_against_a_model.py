@@ -77,6 +77,8 @@ class Game:
         for number in range(MOVES_IN_A_ROUND):
             if number == kill_at:
                 self._server.kill_worker()
+                for player in self._players:
+                    player.may_have_lost_its_server = True
             [move] = self._dice.choices(list(self._moves), list(self._moves.values()))
             move(self._dice.choice(self._players))
             # Some rest, so that moves meet a server that is busy, and one that is not.
