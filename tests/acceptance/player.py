@@ -7,6 +7,7 @@ the model of every answer. Not safe for several threads.
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from tests.acceptance.people import Person
 from tests.acceptance.wire import Frame, new_content, new_id
 
 Packet = tuple[Letter, ...]  # one letter is a `send`, several are a `send_many`
+
+RESUME_SECONDS = 40.0  # a killed worker's successor has to import and start
 
 
 class Player:
@@ -173,7 +176,9 @@ class Player:
         self.may_have_lost_marks = True
         self.may_have_lost_its_server = False
         self._conflicting.clear()
+        deadline = time.monotonic() + RESUME_SECONDS
         while True:
+            assert time.monotonic() < deadline, f"lost again and again: {self.story()}"
             before = self._client.hello
             self._client = self.person.reconnect(cursor)
             hello = self._client.hello
