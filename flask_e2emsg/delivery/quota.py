@@ -1,7 +1,8 @@
 """How much may wait for somebody who does not come for it: in all, and from one sender.
 
-Counting on every send would cost more than the send, so a process counts again after each tenth of
-a quota. What several processes let through between two counts may exceed it by as much, each.
+Counting on every send would cost more than the send, so a process counts what a sender has sent
+after a few messages, and again after each tenth of a quota. What several processes, or several
+senders at once, let through between two counts may exceed it by as much, each.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from ..store.accounts import Party, Waiting
 
+FIRST_PART = 16  # messages of a sender that are let through before anything is counted
 PARTS = 10  # of a quota: how often it is counted while it fills
 REMEMBERED_PAIRS = 100_000
 RECOUNT_SECONDS = 1.0  # a quota that is used up is counted again after this
@@ -80,8 +82,9 @@ class Quotas:
         with self._lock:
             allowance = self._allowances.get(pair)
             if allowance is None:
-                # A first part without counting, so that most pairs never cost a query.
-                allowance = self._allowances[pair] = _Allowance(self._part)
+                # So that most pairs never cost a query; small, since strangers may be many.
+                first = min(self._part, FIRST_PART)
+                allowance = self._allowances[pair] = _Allowance(first)
                 if len(self._allowances) > REMEMBERED_PAIRS:
                     self._allowances.popitem(last=False)
             return allowance

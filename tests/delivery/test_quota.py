@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from flask_e2emsg.delivery.quota import Quotas
+from flask_e2emsg.delivery.quota import FIRST_PART, Quotas
 from flask_e2emsg.store.accounts import Party, Waiting
 from tests.delivery.fakes import ALICE, BOB
 
@@ -54,6 +54,13 @@ def test_many_senders_fill_a_mailbox_and_no_more(mailboxes: Mailboxes) -> None:
             mailboxes.send(quotas, sender, BOB, 1)
     # Each of them has a first part that is not counted.
     assert 100 <= len(mailboxes.sent) <= 100 + 20 * 10
+
+
+def test_strangers_without_number_add_little_each(mailboxes: Mailboxes) -> None:
+    quotas = Quotas(mailboxes.waiting, of_one_sender=None, of_all=1000)
+    for number in range(200):
+        mailboxes.send(quotas, Party(number + 10, str(number)), BOB, 50)
+    assert 1000 <= len(mailboxes.sent) <= 1000 + 100 + 200 * FIRST_PART
 
 
 def test_it_is_counted_once_for_each_tenth(mailboxes: Mailboxes) -> None:
