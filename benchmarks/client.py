@@ -16,13 +16,11 @@ from typing import Any, Self
 
 import jwt
 
+from .results import Failed
+
 SOURCES = Path(__file__).parent / "load"
 BINARY = Path(__file__).parent.parent / ".venv" / "bench" / "load"
 TOKEN_LIFE = timedelta(hours=12)
-
-
-class LoadFailed(Exception):
-    """The load client gave up; the text says why."""
 
 
 class NoCompiler(Exception):
@@ -100,7 +98,7 @@ class LoadClient(AbstractContextManager["LoadClient"]):
         """Return when the client says the word."""
         line = self._line()
         if line.strip() != word:
-            raise LoadFailed(f"the load client said {line[:200]!r} instead of {word!r}")
+            raise Failed(f"the load client said {line[:200]!r} instead of {word!r}")
 
     def begin(self) -> None:
         """Let it begin, once its connections are open."""
@@ -125,5 +123,5 @@ class LoadClient(AbstractContextManager["LoadClient"]):
         line = self._process.stdout.readline()
         if not line:
             assert self._process.stderr is not None
-            raise LoadFailed(self._process.stderr.read().strip() or "the load client ended")
+            raise Failed(self._process.stderr.read().strip() or "the load client ended")
         return line

@@ -80,7 +80,7 @@ class Postgres(AbstractContextManager["Postgres"]):
         with psycopg.connect(self.url()) as connection:
             return {name: _setting(connection, name) for name in (*DURABLE, "server_version")}
 
-    def _execute(self, *statements: sql.Composable) -> None:
+    def _execute(self, *statements: sql.SQL | sql.Composed) -> None:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             for statement in statements:
                 connection.execute(statement)

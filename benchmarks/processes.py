@@ -9,17 +9,18 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
+
+from .results import Failed
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.02
-
-
-class StartFailed(Exception):
-    """A server did not answer in time, or ended at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,9 @@ def wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not _answers(port):
         if process.poll() is not None:
-            raise StartFailed(f"the server ended with status {process.returncode}")
+            raise Failed(f"the server ended with status {process.returncode}")
         if time.monotonic() > deadline:
-            raise StartFailed(f"the server did not answer within {START_SECONDS:.0f} s")
+            raise Failed(f"the server did not answer within {START_SECONDS:.0f} s")
         time.sleep(POLL_SECONDS)
 
 
@@ -77,6 +78,21 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Whatever is started inside writes to this file what it would have written to the terminal."""
+    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    with path.open("wb") as file:
+        for stream, _ in kept:
+            os.dup2(file.fileno(), stream)
+    try:
+        yield
+    finally:
+        for stream, copy in kept:
+            os.dup2(copy, stream)
+            os.close(copy)
 
 
 def _tree(pid: int) -> list[psutil.Process]:

@@ -18,9 +18,12 @@ from psycopg import sql
 from . import processes
 from .client import Users
 from .postgres import Postgres
+from .results import Failed
 
 REPOSITORY = Path(__file__).parent.parent
 FOREIGN_SETTINGS = ("E2EMSG_", "FLASK_", "GUNICORN_", "JWT_", "SQLALCHEMY_", "WEB_CONCURRENCY")
+
+THREADS = "700"
 
 Start = Callable[[str, str, int], "subprocess.Popen[bytes]"]  # database URL, secret, port
 
@@ -68,22 +71,35 @@ def running(
     server: Server, postgres: Postgres, users: Users, template: str = "template0"
 ) -> Iterator[Running]:
     """Start a server on a fresh database; stop it and drop the database afterwards."""
-    with _database(server, postgres, template) as (url, database):
-        port = processes.free_port()
-        process = server.start(url, users.secret, port)
+    with (
+        tempfile.TemporaryDirectory(prefix="e2emsg-bench-") as folder,
+        _database(server, postgres, template, Path(folder)) as (url, database),
+    ):
+        port, log = processes.free_port(), Path(folder) / "log"
+        with processes.output_to(log):
+            process = server.start(url, users.secret, port)
         try:
             processes.wait_until_it_answers(process, port)
             yield Running(server, port, process.pid, database)
+        except Failed as failure:
+            raise Failed(f"{failure}. {_end_of(log)}") from failure
         finally:
             processes.stop(process)
 
 
+def _end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), None)
+    return "The server's log is empty" if last is None else f"The server's log ends: {last[:300]}"
+
+
 @contextmanager
-def _database(server: Server, postgres: Postgres, template: str) -> Iterator[tuple[str, str]]:
+def _database(
+    server: Server, postgres: Postgres, template: str, folder: Path
+) -> Iterator[tuple[str, str]]:
     if server.is_sqlite:
-        with tempfile.TemporaryDirectory(prefix="e2emsg-bench-") as folder:
-            path = Path(folder) / "measured.db"
-            yield f"sqlite:///{path}", str(path)
+        path = folder / "measured.db"
+        yield f"sqlite:///{path}", str(path)
         return
     name = postgres.create_database(template)
     try:
@@ -92,19 +108,33 @@ def _database(server: Server, postgres: Postgres, template: str) -> Iterator[tup
         postgres.drop_database(name)
 
 
-def _start_ours(workers: int) -> Start:
+def _start_ours(*options: str) -> Start:
     def start(database_url: str, secret: str, port: int) -> subprocess.Popen[bytes]:
-        url = database_url.replace("postgresql://", "postgresql+psycopg://")
         settings = ["-c", "python:flask_e2emsg.gunicorn", "--log-level", "warning"]
-        address = ["-w", str(workers), "-b", f"127.0.0.1:{port}"]
+        settings += ["-b", f"127.0.0.1:{port}", *options]
         return subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", *settings, *address, "benchmarks.host:create_app()"],
-            env={**_clean_environment(), "DATABASE_URL": url, "JWT_SECRET_KEY": secret},
+            [sys.executable, "-m", "gunicorn", *settings, "benchmarks.host:create_app()"],
+            env=_our_environment(database_url, secret),
             cwd=REPOSITORY,
             start_new_session=True,
         )
 
     return start
+
+
+def make_tables(database_url: str, secret: str) -> None:
+    """Our tables, in a database that is empty."""
+    subprocess.run(
+        [sys.executable, "-c", "from benchmarks.host import create_app; create_app()"],
+        env=_our_environment(database_url, secret),
+        cwd=REPOSITORY,
+        check=True,
+    )
+
+
+def _our_environment(database_url: str, secret: str) -> dict[str, str]:
+    url = database_url.replace("postgresql://", "postgresql+psycopg://")
+    return {**_clean_environment(), "DATABASE_URL": url, "JWT_SECRET_KEY": secret}
 
 
 def _clean_environment() -> dict[str, str]:
@@ -115,11 +145,11 @@ def _count(table: str) -> str:
     return f"SELECT count(*) FROM {table}"
 
 
-def _ours(name: str, title: str, *, workers: int = 1, is_sqlite: bool = False) -> Server:
+def _ours(name: str, title: str, *options: str, is_sqlite: bool = False) -> Server:
     return Server(
         name=name,
         title=title,
-        start=_start_ours(workers),
+        start=_start_ours(*options),
         client_options=("--acks",),
         table="e2emsg_messages",
         keeps_order=True,
@@ -127,11 +157,12 @@ def _ours(name: str, title: str, *, workers: int = 1, is_sqlite: bool = False) -
     )
 
 
-OURS = {
+OUR_SERVERS = {
     server.name: server
     for server in (
         _ours("e2emsg", "flask_e2emsg on PostgreSQL"),
         _ours("e2emsg-sqlite", "flask_e2emsg on SQLite", is_sqlite=True),
-        _ours("e2emsg-2", "flask_e2emsg on PostgreSQL, two workers", workers=2),
+        _ours("e2emsg-2", "flask_e2emsg on PostgreSQL, two workers", "-w", "2"),
+        _ours("e2emsg-threads", "flask_e2emsg with threads", "-k", "gthread", "--threads", THREADS),
     )
 }
