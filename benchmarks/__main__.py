@@ -16,7 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import picture, report
+import psutil
+import psycopg
+
+from . import picture, report, runs
 from .client import NoCompiler, Users, compile_client
 from .peer_servers import peer_servers
 from .postgres import Postgres
@@ -46,9 +49,7 @@ def main() -> None:
         compile_client()
     except NoCompiler as error:
         sys.exit(str(error))
-    servers = dict(OUR_SERVERS)
-    if not _names(arguments.servers) <= servers.keys():
-        servers |= peer_servers(print)
+    servers = _servers(_names(arguments.servers))
     workloads = list(_chosen(arguments, servers))
     with Postgres() as postgres:
         machine = _machine(postgres)
@@ -74,6 +75,16 @@ def _arguments() -> argparse.Namespace:
     if unknown := _names(arguments.only) - {workload.name for workload in WORKLOADS}:
         parser.error(f"there is no workload {', '.join(unknown)}; there are {names}")
     return arguments
+
+
+def _servers(wanted: set[str]) -> dict[str, Server]:
+    """Ours, and the peers unless nobody asks for one."""
+    if wanted and wanted <= OUR_SERVERS.keys():
+        return OUR_SERVERS
+    servers = OUR_SERVERS | peer_servers(print)
+    if unknown := wanted - servers.keys():
+        sys.exit(f"There is no server {', '.join(unknown)}; there are {', '.join(servers)}.")
+    return servers
 
 
 def _names(text: str | None) -> set[str]:
@@ -102,9 +113,12 @@ def _measure(
     workloads: list[tuple[Workload, list[str]]],
     servers: dict[str, Server],
 ) -> Results:
+    users = Users()
+    runs.prove_the_check(users)
+    print("The check sees lost, doubled and swapped messages.")
     results = Results()
     seconds = arguments.seconds or (2.0 if arguments.quick else 5.0)
-    bench = Bench(postgres, Users(), seconds, warmup=min(1.0, seconds / 3))
+    bench = Bench(postgres, users, seconds, warmup=min(1.0, seconds / 3))
     session = Session(bench, results)
     for number in range(1, arguments.rounds + 1):
         for workload, names in workloads:
@@ -128,8 +142,8 @@ def _run(
     except CannotRun as reason:
         print(f"[{number}] {workload.name} {name}: left out. {reason}", flush=True)
         return
-    except Failed as error:
-        failure = str(error)
+    except (Failed, OSError, psutil.Error, psycopg.Error) as error:
+        failure = str(error) or type(error).__name__
     session.results.add(Measurement(workload.name, name, number, figures, failure))
     said = _summary(workload, figures) if failure is None else f"!!! NO FIGURE: {failure}"
     print(

@@ -7,7 +7,7 @@ processor time is what the server and PostgreSQL took in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,13 @@ BESIDE = 10_000  # the number of the first user who is connected beside the load
 MEMORY_BASE = 100  # connections that are open before memory is measured for the first time
 SETTLE_SECONDS = 2.0
 CEILING_SECONDS = 2.0
+
+
+FAULTS: dict[str, Callable[[dict[str, Any]], int]] = {
+    "lost": lambda result: int(result["accepted"] - result["delivered"]),
+    "twice": lambda result: int(result["duplicates"]),
+    "swapped": lambda result: int(result["order_breaks"]),
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ def exchange(
             client.begin()
             cost = _measured(client, up, bench.postgres)
             result = client.result()
-        _check(result, up.stored() - stored_before, server)
+        check(result, up.stored() - stored_before, keeps_order=server.keeps_order)
     return _message_figures(result, cost)
 
 
@@ -82,7 +89,7 @@ def drain(bench: Bench, server: Server, count: int) -> Figures:
             client.begin()
             cost = _measured(client, up, bench.postgres)
             result = client.result()
-        _check(result, up.stored(), server)
+        check(result, up.stored(), keeps_order=server.keeps_order)
     return {
         "rate": result["delivered"] / result["seconds"],
         **cost.per_thousand(result["delivered"]),
@@ -126,17 +133,36 @@ def handshakes(bench: Bench, server: Server, at_once: int) -> Figures:
 
 def ceiling(users: Users, window: int) -> Figures:
     """What the load client itself can drive, against a server that only answers and forwards."""
-    options = ("--window", window, "--seconds", CEILING_SECONDS, "--pairs", PAIRS)
-    with LoadClient("echo", 0, users.file(2 * PAIRS), *options) as client:
-        client.begin()
-        client.wait_for("measuring")
-        client.wait_for("measured")
-        result = client.result()
+    result = _echo(users, "--window", window, "--seconds", CEILING_SECONDS)
     count = result["accepted_measured"]
     return {
         "rate": count / result["seconds"],
         "client_cpu": result["client_cpu_seconds"] / count * 1000,
     }
+
+
+def prove_the_check(users: Users) -> None:
+    """See that messages which are lost, come twice or out of order make a run fail.
+
+    Raises: Failed: a run passes although its server was told to do something wrong.
+    """
+    times = ("--seconds", 0.3, "--warmup", 0.1, "--patience", 0.3)
+    for fault, count in FAULTS.items():
+        result = _echo(users, *times, "--fault", fault)
+        try:
+            check(result, result["accepted"], keeps_order=True)
+        except Failed:
+            if count(result) > 0:
+                continue
+        raise Failed(f"the check does not see that messages are {fault}")
+
+
+def _echo(users: Users, *options: object) -> dict[str, Any]:
+    with LoadClient("echo", 0, users.file(2 * PAIRS), "--pairs", PAIRS, *options) as client:
+        client.begin()
+        client.wait_for("measuring")
+        client.wait_for("measured")
+        return client.result()
 
 
 def _client(bench: Bench, up: Running, mode: str, users: Any, *options: object) -> LoadClient:
@@ -172,7 +198,11 @@ def _settled_memory(up: Running) -> processes.Memory:
     return processes.memory(up.pid)
 
 
-def _check(result: dict[str, Any], stored: int, server: Server) -> None:
+def check(result: dict[str, Any], stored: int, *, keeps_order: bool) -> None:
+    """What was sent was acknowledged, stored and delivered, once and in order.
+
+    Raises: Failed: it was not.
+    """
     accepted, delivered = result["accepted"], result["delivered"]
     if result["errors"] or result["lost_connections"]:
         raise Failed(f"{result['errors']} errors, the first: {result['first_error']}")
@@ -183,7 +213,7 @@ def _check(result: dict[str, Any], stored: int, server: Server) -> None:
         )
     if result["duplicates"] or result["foreign"]:
         raise Failed(f"{result['duplicates']} twice, {result['foreign']} that nobody sent")
-    if result["order_breaks"] and server.keeps_order:
+    if result["order_breaks"] and keeps_order:
         raise Failed(f"{result['order_breaks']} messages out of order")
 
 

@@ -14,6 +14,14 @@
 static const struct user *known;
 static size_t known_count;
 static struct connection *sockets;
+static enum fault fault;
+
+/* A message that waits until the next one to the same recipient has gone before it. */
+static struct {
+    struct connection *to;
+    char text[1 << 17];
+    size_t length;
+} held;
 
 static int listen_on_loopback(void) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -38,6 +46,23 @@ static size_t number_of(const char *id, const char *end) {
     return number;
 }
 
+static void forward(struct connection *to, const char *text, size_t length) {
+    static uint64_t count;
+    bool is_faulty = fault != NO_FAULT && ++count % 100 == 0;
+    if (is_faulty && fault == LOST) return;
+    if (is_faulty && fault == SWAPPED && held.to == NULL) {
+        held.to = to;
+        held.length = length;
+        memcpy(held.text, text, length);
+        return;
+    }
+    write_text(to, text, length);
+    if (is_faulty && fault == TWICE) write_text(to, text, length);
+    if (held.to != to) return;
+    write_text(to, held.text, held.length);
+    held.to = NULL;
+}
+
 static void answer(struct connection *connection, const char *text, size_t length) {
     char json[1 << 17];
     const char *id = member(text, length, "id"), *to = member(text, length, "to");
@@ -46,7 +71,7 @@ static void answer(struct connection *connection, const char *text, size_t lengt
     write_text(connection, json, size);
     size = (size_t)snprintf(json, sizeof json, "{\"type\":\"message\",\"seq\":1,%.*s",
                             (int)(text + length - id + 5), id - 5);
-    write_text(&sockets[number_of(to + 1, text + length)], json, size);
+    forward(&sockets[number_of(to + 1, text + length)], json, size);
 }
 
 static void shake_hands(struct connection *connection, int fd) {
@@ -57,7 +82,7 @@ static void shake_hands(struct connection *connection, int fd) {
     write_text(connection, "{\"type\":\"hello\"}", 16);
 }
 
-/* The head of a request: whose connection it is. Blocking, since it happens before the measuring. */
+/* A request tells whose connection it is. Blocking, since it happens before the measuring. */
 static void accept_one(int listening) {
     char head[4096];
     size_t used = 0;
@@ -93,7 +118,8 @@ static _Noreturn void serve(int listening) {
     }
 }
 
-pid_t start_ceiling(const struct user *users, size_t count) {
+pid_t start_ceiling(const struct user *users, size_t count, enum fault what) {
+    fault = what;
     known = users;
     known_count = count;
     sockets = must(calloc(count, sizeof *sockets));

@@ -6,5 +6,8 @@
 
 #include <sys/types.h>
 
-pid_t start_ceiling(const struct user *users, size_t count);
+/* What it does wrong with one message of a hundred, so that it can be seen whether we notice. */
+enum fault { NO_FAULT, TWICE, SWAPPED, LOST };
+
+pid_t start_ceiling(const struct user *users, size_t count, enum fault);
 #endif

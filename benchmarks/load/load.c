@@ -1,7 +1,7 @@
 /* The load client of the benchmark: `load MODE --port N --users FILE ...`.
  *
- * It prints `ready` once its connections are open, waits for a line on stdin, prints `measuring` and
- * `measured` where the measured part begins and ends, then one JSON object, and keeps its
+ * It prints `ready` once its connections are open, waits for a line on stdin, prints `measuring`
+ * and `measured` where the measured part begins and ends, then one JSON object, and keeps its
  * connections until stdin ends. The file of users has one `id token` a line. Modes:
  *
  *   pairs       senders keep `--window` messages unanswered for `--warmup` and `--seconds`
@@ -11,7 +11,8 @@
  *   drain       `--count` messages wait for a recipient that comes back
  *   idle        all users connect and stay
  *   handshakes  connect, say goodbye, again, `--at-once` at a time
- *   echo        as `pairs`, against a trivial server of its own: what this client could drive
+ *   echo        as `pairs`, against a trivial server of its own: what this client could drive;
+ *               `--fault twice|swapped|lost` shows whether it sees what goes wrong
  */
 #include "ceiling.h"
 #include "messages.h"
@@ -25,14 +26,13 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define PATIENCE_SECONDS 30.0
-
 static struct {
     const char *mode, *users_file;
     size_t pairs, window, bytes, recipients, count, at_once;
-    double seconds, warmup, rate;
+    double seconds, warmup, rate, patience;
+    enum fault fault;
 } options = {.pairs = 32, .window = 8, .bytes = 256, .recipients = 100, .count = 10000,
-             .at_once = 16, .seconds = 5, .warmup = 1, .rate = 1000};
+             .at_once = 16, .seconds = 5, .warmup = 1, .rate = 1000, .patience = 30};
 
 static struct user *users;
 static size_t user_count;
@@ -59,7 +59,7 @@ static void say(const char *word) {
     fflush(stdout);
 }
 
-/* Wait for something on stdin, or its end, when that has not come yet; pings are answered meanwhile. */
+/* Wait for something on stdin, or for its end; pings are answered meanwhile. */
 static bool hear_stdin(void) {
     static bool has_ended;
     char bytes[256];
@@ -103,7 +103,7 @@ static void run_until_measured(void (*feed)(void)) {
 }
 
 static void wait_for_the_rest(void) {
-    double gives_up = now + PATIENCE_SECONDS;
+    double gives_up = now + options.patience;
     while (!everything_has_arrived() && now < gives_up) turn(0.1);
 }
 
@@ -174,7 +174,7 @@ static void run_rate(void) {
 
 static void fill_mailbox(void) {
     struct flow *flow = &flows[0];
-    double gives_up = now + 4 * PATIENCE_SECONDS;
+    double gives_up = now + 4 * options.patience;
     while (flow->answered < options.count) {
         while (flow->sent < options.count && flow->sent - flow->answered < 64)
             send_message(flow, now);
@@ -195,7 +195,7 @@ static void run_drain(void) {
     say("ready");
     hear_stdin();
     double start = tally.measured_from = read_clock(), cpu = own_cpu_seconds();
-    tally.measured_to = start + PATIENCE_SECONDS;
+    tally.measured_to = start + options.patience;
     say("measuring");
     open_connection(recipient, &users[1]);
     while (tally.delivered < options.count && now < tally.measured_to) turn(1.0);
@@ -229,7 +229,6 @@ static void run_idle(void) {
 }
 
 static size_t next_user, refused, served, served_measured;
-static bool goes_on;
 
 static void handshake_opened(struct connection *connection) {
     served++;
@@ -246,8 +245,10 @@ static void handshake_gone(struct connection *connection, const char *why) {
 
 /* Reopened here, and not where they end, so that nothing happens to a connection in between. */
 static void reopen(void) {
-    for (size_t i = 0; goes_on && i < options.at_once; i++)
-        if (connections[i].phase == CLOSED) open_connection(&connections[i], &users[next_user++ % user_count]);
+    for (size_t i = 0; i < options.at_once; i++) {
+        if (connections[i].phase != CLOSED) continue;
+        open_connection(&connections[i], &users[next_user++ % user_count]);
+    }
 }
 
 static void run_handshakes(void) {
@@ -256,11 +257,10 @@ static void run_handshakes(void) {
     say("ready");
     hear_stdin();
     begin_measuring();
-    goes_on = true;
     reopen();
     run_until_measured(reopen);
-    printf("{\"seconds\": %.6f, \"handshakes\": %zu, \"handshakes_measured\": %zu, \"refused\": %zu, "
-           "\"client_cpu_seconds\": %.4f, \"first_error\": \"%s\"}\n",
+    printf("{\"seconds\": %.6f, \"handshakes\": %zu, \"handshakes_measured\": %zu, "
+           "\"refused\": %zu, \"client_cpu_seconds\": %.4f, \"first_error\": \"%s\"}\n",
            options.seconds, served, served_measured, refused, tally.cpu_seconds, tally.first_error);
     fflush(stdout);
 }
@@ -273,8 +273,16 @@ static const struct option names[] = {
     {"bytes", required_argument, NULL, 'b'},     {"seconds", required_argument, NULL, 's'},
     {"warmup", required_argument, NULL, 'W'},    {"rate", required_argument, NULL, 'r'},
     {"recipients", required_argument, NULL, 'm'}, {"count", required_argument, NULL, 'c'},
-    {"at-once", required_argument, NULL, 'a'},   {"acks", no_argument, NULL, 'A'},
+    {"at-once", required_argument, NULL, 'a'},   {"patience", required_argument, NULL, 'P'},
+    {"fault", required_argument, NULL, 'f'},     {"acks", no_argument, NULL, 'A'},
     {"socketio", no_argument, NULL, 'S'},        {0}};
+
+static enum fault fault_named(const char *name) {
+    if (strcmp(name, "twice") == 0) return TWICE;
+    if (strcmp(name, "swapped") == 0) return SWAPPED;
+    if (strcmp(name, "lost") == 0) return LOST;
+    die("there is no fault %s", name);
+}
 
 static void take_option(int letter) {
     size_t number = optarg == NULL ? 0 : strtoul(optarg, NULL, 10);
@@ -290,6 +298,8 @@ static void take_option(int letter) {
     case 'm': options.recipients = number; break;
     case 'c': options.count = number; break;
     case 'a': options.at_once = number; break;
+    case 'P': options.patience = atof(optarg); break;
+    case 'f': options.fault = fault_named(optarg); break;
     case 'A': server.wants_acks = true; break;
     case 'S': server.is_socketio = true; break;
     default: exit(2);
@@ -310,11 +320,12 @@ static void run(const char *mode) {
 int main(int count, char **arguments) {
     int letter;
     while ((letter = getopt_long(count, arguments, "", names, NULL)) != -1) take_option(letter);
-    if (optind != count - 1 || options.users_file == NULL) die("say: load MODE --port N --users FILE");
+    if (optind != count - 1 || options.users_file == NULL)
+        die("say: load MODE --port N --users FILE");
     const char *mode = arguments[optind];
     signal(SIGPIPE, SIG_IGN);
     read_users();
-    pid_t child = strcmp(mode, "echo") == 0 ? start_ceiling(users, user_count) : 0;
+    pid_t child = strcmp(mode, "echo") == 0 ? start_ceiling(users, user_count, options.fault) : 0;
     wire_prepare();
     watch(STDIN_FILENO);
     run(mode);

@@ -27,7 +27,8 @@ double own_cpu_seconds(void) {
 }
 
 static char *random_base64url(size_t bytes, size_t *length) {
-    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     *length = (bytes * 8 + 5) / 6;
     char *text = must(malloc(*length));
     for (size_t i = 0; i < *length; i++) text[i] = alphabet[random() & 63];
@@ -88,12 +89,14 @@ static void write_id(char *id, unsigned flow, uint64_t number) {
 
 static uint64_t read_hex(const char *at, int digits) {
     uint64_t value = 0;
-    for (int i = 0; i < digits; i++) value = value << 4 | (uint64_t)(at[i] <= '9' ? at[i] - '0' : at[i] - 'a' + 10);
+    for (int i = 0; i < digits; i++)
+        value = value << 4 | (uint64_t)(at[i] <= '9' ? at[i] - '0' : at[i] - 'a' + 10);
     return value;
 }
 
 /* The message that a frame is about; NULL if it is none of ours. */
-static struct message *find_message(const char *text, size_t length, struct flow **flow, uint64_t *number) {
+static struct message *find_message(const char *text, size_t length, struct flow **flow,
+                                    uint64_t *number) {
     const char *id = member(text, length, "id");
     if (id == NULL || *id++ != '"' || text + length < id + ID_LENGTH) return NULL;
     if (read_hex(id + 15, 3) != ((uint64_t)getpid() & 0xfff)) return NULL;
@@ -119,7 +122,8 @@ void send_message(struct flow *flow, double due) {
     static char json[1 << 17];
     const char *to = flow->recipients[flow->sent % flow->recipient_count].user->id;
     size_t to_length = strlen(to), at = sizeof before - 1;
-    if (at + ID_LENGTH + sizeof between + to_length + flow->content_length > sizeof json) die("a message is too long");
+    if (at + ID_LENGTH + sizeof between + to_length + flow->content_length > sizeof json)
+        die("a message is too long");
     new_message(flow, due);
     memcpy(json, before, at);
     write_id(json + at, flow->sender->flow, flow->sent);

@@ -136,7 +136,8 @@ static void write_head(struct connection *connection, int opcode, size_t length)
     append(&connection->out, (char *)head, size + 4); /* the mask is zeros */
 }
 
-static void write_frame(struct connection *connection, int opcode, const char *bytes, size_t length) {
+static void write_frame(struct connection *connection, int opcode, const char *bytes,
+                        size_t length) {
     write_head(connection, opcode, length);
     append(&connection->out, bytes, length);
     mark_dirty(connection);
@@ -170,7 +171,8 @@ void write_ack(struct connection *connection) {
 
 static void write_request(struct connection *connection) {
     const char *path = server.is_socketio ? "/socket.io/?EIO=4&transport=websocket&" : "/api/ws?";
-    const char *deflate = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    const char *deflate =
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
     char request[4096];
     int length = snprintf(
         request, sizeof request,
@@ -279,7 +281,8 @@ static void take_close(struct connection *connection, const unsigned char *bytes
     drop(connection, connection->phase == CLOSING ? NULL : why);
 }
 
-static void take_frame(struct connection *connection, int opcode, const char *bytes, size_t length) {
+static void take_frame(struct connection *connection, int opcode, const char *bytes,
+                       size_t length) {
     switch (opcode) {
     case TEXT: return take_text(connection, bytes, length);
     case PING: return write_frame(connection, PONG, bytes, length);

@@ -1,7 +1,8 @@
 /* WebSockets over loopback for a load client: many connections, one thread, one epoll.
  *
- * Frames are written whole and gathered until `flush_dirty`; what a read brought is handed out frame
- * by frame, then once `read_ended`. A mask of zeros is a mask, so nothing is masked in fact.
+ * Frames are gathered until the read that caused them has been dealt with, then written at once.
+ * What a read brought is handed out frame by frame, then `read_ended` is called. A mask of zeros is
+ * a mask, so nothing is masked in fact.
  */
 #ifndef WIRE_H
 #define WIRE_H
