@@ -20,7 +20,7 @@ import psutil
 import psycopg
 
 from . import picture, report, runs
-from .client import NoCompiler, Users, compile_client
+from .client import CannotCompile, Users, compile_client
 from .peer_servers import peer_servers
 from .postgres import Postgres
 from .results import Failed, Figures, Measurement, Results
@@ -47,7 +47,7 @@ def main() -> None:
     arguments = _arguments()
     try:
         compile_client()
-    except NoCompiler as error:
+    except CannotCompile as error:
         sys.exit(str(error))
     servers = _servers(_names(arguments.servers))
     workloads = list(_chosen(arguments, servers))

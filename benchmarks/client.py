@@ -7,6 +7,7 @@ import json
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
@@ -23,24 +24,28 @@ BINARY = Path(__file__).parent.parent / ".venv" / "bench" / "load"
 TOKEN_LIFE = timedelta(hours=12)
 
 
-class NoCompiler(Exception):
-    """There is no C compiler."""
+class CannotCompile(Exception):
+    """There is no load client on this machine; the text says what is missing."""
 
 
 def compile_client() -> None:
-    """Make the binary anew if a source is newer than it."""
+    """Make the binary anew if a source is newer than it.
+
+    Raises: CannotCompile: there is no compiler, or it does not do it.
+    """
     sources = sorted(SOURCES.glob("*.[ch]"))
     if BINARY.exists() and BINARY.stat().st_mtime > max(s.stat().st_mtime for s in sources):
         return
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise NoCompiler(
-            "The load client is written in C: install a C compiler (cc) and try again."
-        )
+    if compiler is None or sys.platform != "linux":
+        raise CannotCompile("The load client is written in C for Linux and needs a compiler (cc).")
     BINARY.parent.mkdir(parents=True, exist_ok=True)
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"]
     files = [str(source) for source in sources if source.suffix == ".c"]
-    subprocess.run([compiler, *flags, "-o", str(BINARY), *files], check=True)
+    try:
+        subprocess.run([compiler, *flags, "-o", str(BINARY), *files], check=True)
+    except subprocess.CalledProcessError as error:
+        raise CannotCompile(f"{compiler} could not compile the load client.") from error
 
 
 class Users:
