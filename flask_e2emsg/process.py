@@ -30,7 +30,7 @@ from .protocol.entries import Entry, MessageEntry, ReceiptEntry
 from .signals import message_delivered, message_stored, user_connected, user_disconnected
 from .store.accounts import Accounts, MailboxState
 from .store.counters import DatabaseStorage
-from .store.database import Database
+from .store.database import Database, asked_again
 from .store.history import History
 from .store.leases import RENEW_SECONDS, Leases
 from .store.mailbox import Mailboxes
@@ -230,6 +230,7 @@ class _HostRules:
     def may_send_now(self, sender: str, count: int) -> float | None:
         return self._limiter.spend(sender, count)
 
+    @asked_again
     def knows_user(self, user_id: str) -> bool:
         with self._state.process.database.read() as connection:
             return known_to_host(self._state.db.metadata, connection, user_id)
