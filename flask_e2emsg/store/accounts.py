@@ -80,6 +80,10 @@ class Accounts:
             return None
         return self._remember(Party(account_id, user_id))
 
+    def known(self, user_id: str) -> Party | None:
+        """The account of a user whom this process knows, without asking anybody."""
+        return self._known.get(user_id)
+
     def remembered(self, user_ids: set[str]) -> dict[str, Party]:
         """The accounts of those of the users whom this process knows, without asking anybody."""
         with self._lock:
