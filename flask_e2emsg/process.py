@@ -39,6 +39,7 @@ from .store.purge import purge
 from .store.sqlite import SQLiteMailboxes
 from .store.tickets import Tickets
 from .store.user import known_to_host
+from .transport.sockets import Sockets
 
 if TYPE_CHECKING:
     from .extension import AppState
@@ -89,6 +90,7 @@ class Process:
             settings.max_frame_bytes,
             settings.hide_refusals,
         )
+        self.sockets = Sockets(settings)
         self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
         self.renewer = Ticker("e2emsg-leases", RENEW_SECONDS, self.leases.renew)
         self.settler = Soon("e2emsg-slots", SETTLE_SECONDS, self.leases.settle)
