@@ -204,7 +204,8 @@ class Session:
     def next_at(self, now: float) -> float:
         """When there is something to do though nothing happens, on the monotonic clock."""
         at = min(self._ping_at, self._silent_at(), self._expires.next_at())
-        return min(at, self._retry_at) if self._retry_at > now else at
+        look_at = self._retry_at if self._retry_at > now else self.pump.look_again_at
+        return at if look_at is None else min(at, look_at)
 
     def _silent_at(self) -> float:
         since = self.silent_since

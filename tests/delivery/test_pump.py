@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from flask_e2emsg.delivery.pump import (
     BYTES_AT_ONCE,
     ENTRIES_AT_ONCE,
+    GAP_SECONDS,
     MAX_EPHEMERAL,
     MAX_FRESH_BYTES,
     MAX_UNANSWERED,
@@ -58,6 +60,50 @@ def test_offers_in_the_wrong_order_arrive_in_the_right_one() -> None:
     assert positions(take_all(one)) == [1, 2, 3, 4, 5, 6]
 
 
+def test_offers_in_the_wrong_order_spare_the_database_when_the_gap_closes_soon() -> None:
+    log = Log()
+    one = started(log)
+    one.offer(entries(3, 4))
+    one.offer([entry(6)])
+    assert one.take_entries() == []
+    one.offer(entries(1, 2))
+    one.offer([entry(5)])
+    assert positions(take_all(one)) == [1, 2, 3, 4, 5, 6]
+    assert log.reads == []
+    assert one.look_again_at is None
+
+
+def test_a_gap_that_does_not_close_is_read_after_a_moment() -> None:
+    log = Log(*entries(1, 3))
+    one = started(log)
+    one.offer([entry(1), entry(3)])
+    assert positions(one.take_entries()) == [1]
+    assert one.take_entries() == []
+    assert one.look_again_at is not None
+    assert one.look_again_at - time.monotonic() <= GAP_SECONDS
+    assert positions(take_all(one)) == [2, 3]
+    assert len(log.reads) == 1
+
+
+def test_a_gap_is_not_waited_for_while_the_window_is_full() -> None:
+    one = started(Log(*entries(1, 3)), room=1)
+    one.offer([entry(1), entry(3)])
+    assert positions(take_all(one)) == [1]
+    assert one.look_again_at is None
+    one.ack(1)
+    assert positions(take_all(one)) == [2]
+
+
+def test_what_comes_early_is_bounded_like_all_that_waits() -> None:
+    log = Log(*entries(1, 3))
+    one = started(log)
+    large = [entry(seq, size=MAX_FRESH_BYTES // 4) for seq in (2, 3)]
+    one.offer(large)
+    one.offer([entry(1)])
+    assert positions(take_all(one)) == [1, 2, 3]
+    assert len(log.reads) == 1
+
+
 def test_an_offer_that_was_lost_between_two_others_is_read() -> None:
     one = started(Log(*entries(1, 3)))
     one.offer(entries(1, 1))
@@ -93,8 +139,7 @@ def test_what_is_offered_during_a_read_that_finds_nothing_is_not_forgotten() -> 
 
     one = started(Overtaken())
     one.offer(entries(2, 2))
-    assert positions(one.take_entries()) == []
-    assert positions(one.take_entries()) == [1]
+    assert positions(take_all(one)) == [1]
 
 
 def test_what_was_read_meanwhile_is_not_sent_again_when_it_is_offered() -> None:
