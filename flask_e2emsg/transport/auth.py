@@ -1,6 +1,6 @@
 """The gate: who is asking, and may this connection be opened. All of it before the 101.
 
-Tokens are verified by Flask-JWT-Extended's own request path with the host's settings unchanged:
+Tokens are verified as Flask-JWT-Extended does it, with the host's settings unchanged (tokens.py):
 signature, expiry, type, revocation, custom verification, user lookup. Whatever is wrong with a
 token, the answer is one 401 with one text. What a token claimed is kept for as long as its
 connection lives, and the host can be asked about it again; the token itself is not.
@@ -23,17 +23,12 @@ from flask import Flask, Request, g, request
 from flask_jwt_extended import default_callbacks, get_jwt_request_location, verify_jwt_in_request
 from flask_jwt_extended.config import config as jwt_config
 from flask_jwt_extended.exceptions import JWTExtendedException
-from flask_jwt_extended.internal_utils import (
-    custom_verification_for_token,
-    has_user_lookup,
-    user_lookup,
-    verify_token_not_blocklisted,
-)
 
 from ..config import Settings
 from ..errors import BadRequest, OriginDenied, Unauthorized, UpgradeRequired
 from ..protocol.values import Cursor, is_user_id
 from ..store.tickets import Ticket, Tickets
+from . import tokens
 
 logger = logging.getLogger("flask_e2emsg.auth")
 
@@ -86,8 +81,7 @@ def identify_token(token: str, settings: Settings) -> Identity:
     Raises:
         Unauthorized: the token is not valid.
     """
-    _present(request, token)
-    return _verify(["headers"], settings)
+    return _identify_text(token, settings)
 
 
 def identify_socket(settings: Settings, tickets: Tickets) -> Identity:
@@ -106,8 +100,7 @@ def identify_socket(settings: Settings, tickets: Tickets) -> Identity:
     if isinstance(first, _TicketText):
         identity = _identify_ticket(first, tickets)
     else:
-        _present(request, first)
-        identity = _verify(["headers"], settings)
+        identity = _identify_text(first, settings)
     for other in others:
         claimed = _claimed_user(other, tickets)
         if claimed is not None and claimed != identity.user_id:
@@ -131,18 +124,10 @@ def confirm(identity: Identity) -> None:
     Raises:
         Unauthorized: it was revoked, or the host has something else against it or its user.
     """
-    header, claims = identity.header, identity.claims
     try:
-        custom_verification_for_token(header, claims)
-        verify_token_not_blocklisted(header, claims)
-        user = user_lookup(header, claims) if has_user_lookup() else None
+        tokens.ask_host(identity.header, identity.claims)
     except (JWTExtendedException, jwt.PyJWTError):
         raise Unauthorized from None
-    if user is None and has_user_lookup():
-        raise Unauthorized
-    # Where Flask-JWT-Extended keeps them: the host's callbacks may use get_jwt() and current_user.
-    g._jwt_extended_jwt_header, g._jwt_extended_jwt = header, claims
-    g._jwt_extended_jwt_user = {"loaded_user": user}
 
 
 def host_has_questions(app: Flask) -> bool:
@@ -300,6 +285,12 @@ def _present(request: Request, token: str) -> None:
     request.environ[name] = f"{kind} {token}" if kind else token
 
 
+def _identify_text(token: str, settings: Settings) -> Identity:
+    _present(request, token)
+    accepted = tokens.accept(token)
+    return _identity(accepted.header, accepted.claims, accepted.own_claims, settings)
+
+
 def _verify(locations: list[str], settings: Settings) -> Identity:
     try:
         verified = verify_jwt_in_request(locations=locations)
@@ -310,12 +301,19 @@ def _verify(locations: list[str], settings: Settings) -> Identity:
         raise Unauthorized from None
     if verified is None:
         raise Unauthorized
-    header: dict[str, Any] = verified[0]
-    claims: dict[str, Any] = verified[1]
-    user_id = str(claims[jwt_config.identity_claim_key])
     # Flask-JWT-Extended fills in a missing `type`, so ask the token itself.
-    raw = _unverified_claims(_token_used()) or {}
-    lacks = any(raw.get(name) is None for name in settings.required_claims)
+    own_claims = tokens.unverified_claims(_token_used()) or {}
+    return _identity(verified[0], verified[1], own_claims, settings)
+
+
+def _identity(
+    header: dict[str, Any],
+    claims: dict[str, Any],
+    own_claims: dict[str, Any],
+    settings: Settings,
+) -> Identity:
+    user_id = str(claims[jwt_config.identity_claim_key])
+    lacks = any(own_claims.get(name) is None for name in settings.required_claims)
     if lacks or claims.get("type") != "access" or not is_user_id(user_id):
         raise Unauthorized
     try:
@@ -345,18 +343,11 @@ def _token_used() -> str:
     return next(field[1] for field in fields if field[:1] == [kind])
 
 
-def _unverified_claims(token: str) -> dict[str, Any] | None:
-    try:
-        return jwt.decode(token, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError, TypeError):
-        return None
-
-
 def _claimed_user(carrier: str, tickets: Tickets) -> str | None:
     """Whom a token or a ticket names, without believing it."""
     if isinstance(carrier, _TicketText):
         ticket = tickets.look_at(carrier)
         return None if ticket is None else ticket.user_id
-    claims = _unverified_claims(carrier)
+    claims = tokens.unverified_claims(carrier)
     claimed = None if claims is None else claims.get(jwt_config.identity_claim_key)
     return None if claimed is None else str(claimed)
