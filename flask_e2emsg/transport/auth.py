@@ -211,6 +211,8 @@ def check_handshake(is_websocket: bool) -> None:
         key = b""
     if len(key) != 16:
         raise BadRequest("`Sec-WebSocket-Key` must be 16 bytes in base64.")
+    if "HTTP_HOST" not in request.environ:
+        raise BadRequest("A WebSocket handshake needs a Host.")
     if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         raise BadRequest("A WebSocket handshake needs HTTP/1.1.")
     if request.content_length or "Transfer-Encoding" in headers:

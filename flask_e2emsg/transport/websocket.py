@@ -21,6 +21,7 @@ from typing import Any
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
+from websockets.utils import accept_key
 
 from .pace import Bucket
 
@@ -86,6 +87,13 @@ class Handover:
         with contextlib.suppress(OSError):  # A peer that is gone is noticed by whoever reads next.
             self._sock.sendall(data)
         return len(data)
+
+    def answer(self, key: str) -> None:
+        """Send the answer ourselves (RFC 6455, section 4.2.2) to a handshake that was checked."""
+        self.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept_key(key).encode() + b"\r\n\r\n"
+        )
 
     def end(self) -> None:
         """After a 101, make sure that nothing but frames can have followed it.
