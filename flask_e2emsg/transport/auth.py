@@ -13,9 +13,9 @@ import binascii
 import json
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import jwt
@@ -23,6 +23,7 @@ from flask import Flask, Request, g, request
 from flask_jwt_extended import default_callbacks, get_jwt_request_location, verify_jwt_in_request
 from flask_jwt_extended.config import config as jwt_config
 from flask_jwt_extended.exceptions import JWTExtendedException
+from werkzeug.local import LocalProxy
 
 from ..config import Settings
 from ..errors import BadRequest, OriginDenied, Unauthorized, UpgradeRequired
@@ -47,6 +48,7 @@ class Identity:
     header: dict[str, Any] = field(repr=False)
     claims: dict[str, Any] = field(repr=False)
     ticket: str | None = field(repr=False, default=None)  # that has yet to be used up
+    has_only_cookie: bool = False  # nothing but the browser's cookie says who this is
 
     @property
     def key(self) -> tuple[str, object]:
@@ -81,7 +83,7 @@ def identify_token(token: str, settings: Settings) -> Identity:
     Raises:
         Unauthorized: the token is not valid.
     """
-    return _identify_text(token, settings)
+    return _identify_text(_present_request(), token, settings)
 
 
 def identify_socket(settings: Settings, tickets: Tickets) -> Identity:
@@ -93,19 +95,20 @@ def identify_socket(settings: Settings, tickets: Tickets) -> Identity:
     Raises:
         Unauthorized: no carrier, the first is not valid, or another names another user.
     """
-    carriers = _carriers(request)
-    if not carriers:
+    request = _present_request()
+    explicit, cookies = _explicit_carriers(request), _cookies(request)
+    if not (explicit or cookies):
         raise Unauthorized
-    first, *others = carriers
+    first, *others = explicit + cookies
     if isinstance(first, _TicketText):
         identity = _identify_ticket(first, tickets)
     else:
-        identity = _identify_text(first, settings)
+        identity = _identify_text(request, first, settings)
     for other in others:
         claimed = _claimed_user(other, tickets)
         if claimed is not None and claimed != identity.user_id:
             raise Unauthorized
-    return identity
+    return identity if explicit else replace(identity, has_only_cookie=True)
 
 
 def use_ticket(identity: Identity, tickets: Tickets) -> None:
@@ -184,11 +187,6 @@ def check_origin(settings: Settings, *, required: bool) -> None:
         raise OriginDenied
 
 
-def has_only_cookie() -> bool:
-    """Whether nothing but the browser's cookie says who this is."""
-    return not _explicit_carriers(request)
-
-
 def check_handshake(is_websocket: bool) -> None:
     """Refuse what is no opening handshake (RFC 6455, section 4.2.1).
 
@@ -196,26 +194,27 @@ def check_handshake(is_websocket: bool) -> None:
         UpgradeRequired: an ordinary request.
         BadRequest: a handshake with something wrong in it.
     """
-    headers = request.headers
+    request = _present_request()
+    environ = request.environ
     if not is_websocket:
-        if any(name.lower().startswith("sec-websocket-") for name, _ in headers):
+        if any(name.startswith("HTTP_SEC_WEBSOCKET_") for name in environ):
             raise BadRequest("This WebSocket handshake lacks `Upgrade: websocket`.")
         raise UpgradeRequired
     if request.method != "GET":  # Where GET is routed, HEAD is.
         raise BadRequest("A WebSocket handshake is a GET.")
-    if headers.get("Sec-WebSocket-Version") != "13":
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
         raise BadRequest("The WebSocket version must be 13.")
     try:
-        key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != 16:
         raise BadRequest("`Sec-WebSocket-Key` must be 16 bytes in base64.")
-    if "HTTP_HOST" not in request.environ:
+    if "HTTP_HOST" not in environ:
         raise BadRequest("A WebSocket handshake needs a Host.")
-    if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+    if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         raise BadRequest("A WebSocket handshake needs HTTP/1.1.")
-    if request.content_length or "Transfer-Encoding" in headers:
+    if request.content_length or "HTTP_TRANSFER_ENCODING" in environ:
         raise BadRequest("A WebSocket handshake has no body.")
 
 
@@ -248,22 +247,26 @@ def _authority(origin: str) -> tuple[str | None, int | None] | None:
     return parts.hostname, port
 
 
-def _carriers(request: Request) -> list[str]:
-    carriers = _explicit_carriers(request)
-    if "cookies" in jwt_config.token_location:
-        cookie = request.cookies.get(jwt_config.access_cookie_name)
-        if cookie:
-            carriers.append(cookie)
-    return carriers
+def _present_request() -> Request:
+    """The request itself: every look through Flask's proxy costs more than what it finds."""
+    found: Request = cast(LocalProxy[Request], request)._get_current_object()
+    return found
+
+
+def _cookies(request: Request) -> list[str]:
+    if "cookies" not in jwt_config.token_location:
+        return []
+    cookie = request.cookies.get(jwt_config.access_cookie_name)
+    return [cookie] if cookie else []
 
 
 def _explicit_carriers(request: Request) -> list[str]:
     carriers = []
-    header = request.headers.get(jwt_config.header_name, "")
+    header, kind = request.environ.get(_header_in_environ(), ""), jwt_config.header_type
     scheme, _, value = header.partition(" ")
-    if not jwt_config.header_type:
+    if not kind:
         carriers += [header] if header else []
-    elif scheme == jwt_config.header_type:
+    elif scheme == kind:
         carriers.append(value.strip())
     carriers += [
         item.removeprefix(_BEARER) for item in _offered(request) if item.startswith(_BEARER)
@@ -274,20 +277,23 @@ def _explicit_carriers(request: Request) -> list[str]:
 
 
 def _offered(request: Request) -> list[str]:
-    header = request.headers.get("Sec-WebSocket-Protocol", "")
+    header = request.environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
     return [item.strip() for item in header.split(",")]
+
+
+def _header_in_environ() -> str:
+    return "HTTP_" + jwt_config.header_name.upper().replace("-", "_")
 
 
 def _present(request: Request, token: str) -> None:
     """Put a token where Flask-JWT-Extended looks for it under the host's settings."""
     if _TOKEN.fullmatch(token) is None:
         raise Unauthorized
-    name = "HTTP_" + jwt_config.header_name.upper().replace("-", "_")
     kind = jwt_config.header_type
-    request.environ[name] = f"{kind} {token}" if kind else token
+    request.environ[_header_in_environ()] = f"{kind} {token}" if kind else token
 
 
-def _identify_text(token: str, settings: Settings) -> Identity:
+def _identify_text(request: Request, token: str, settings: Settings) -> Identity:
     _present(request, token)
     accepted = tokens.accept(token)
     return _identity(accepted.header, accepted.claims, accepted.own_claims, settings)

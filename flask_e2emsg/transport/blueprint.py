@@ -157,9 +157,8 @@ class _Socket:
         """
         state = self._state
         process = state.process
-        only_cookie = auth.has_only_cookie()  # Verifying puts the token where a header would be.
         identity = _active(state, auth.identify_socket(state.settings, process.tickets))
-        auth.check_origin(state.settings, required=only_cookie)
+        auth.check_origin(state.settings, required=identity.has_only_cookie)
         auth.check_handshake(is_websocket)
         cursor = auth.requested_cursor()
         environ = request.environ

@@ -91,18 +91,19 @@ def unverified_claims(text: str) -> dict[str, Any] | None:
 
 def _decoded(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Header and claims of a token whose signature, times, audience and issuer are right."""
-    algorithms, audience = config.decode_algorithms, config.decode_audience
+    host = current_app.config
+    audience = host["JWT_DECODE_AUDIENCE"]
     found = decode_complete(
         text,
         _key_for(text),
-        algorithms=algorithms,
+        algorithms=config.decode_algorithms,
         audience=audience,
-        issuer=config.decode_issuer,
-        leeway=config.leeway,
-        options={"verify_aud": audience is not None, "verify_sub": config.verify_sub},
+        issuer=host["JWT_DECODE_ISSUER"],
+        leeway=host["JWT_DECODE_LEEWAY"],
+        options={"verify_aud": audience is not None, "verify_sub": host["JWT_VERIFY_SUB"]},
     )
     header, claims = found["header"], found["payload"]
-    if config.identity_claim_key not in claims:
+    if host["JWT_IDENTITY_CLAIM"] not in claims:
         raise JWTDecodeError("the token names nobody")
     return header, claims
 
