@@ -116,23 +116,19 @@ class SQLiteSlots(Slots):
     def occupy(self, arrivals: Sequence[Arrival]) -> dict[UUID, Answer]:
         """See Slots.occupy."""
         answers, taken = {}, []
+        comers = Counter(arrival.user_id for arrival in arrivals)
         with self._database.write() as connection:
-            mailboxes = self._mailboxes(connection, arrivals)
-            known = [arrival for arrival in arrivals if arrival.user_id in mailboxes]
-            free = self._free(
-                connection,
-                Counter(mailboxes[arrival.user_id].owner.account_id for arrival in known),
-            )
-            for arrival in known:
-                mailbox = mailboxes[arrival.user_id]
-                account_id, place = mailbox.owner.account_id, None
-                if numbers := free[account_id]:
-                    place = Place(account_id, numbers.pop())
-                    taken.append((place, arrival.connection_id))
+            rooms = self._rooms(connection, comers)
+            for arrival in arrivals:
+                if (room := rooms.get(arrival.user_id)) is None:
+                    continue
+                mailbox, free = room
+                place = Place(mailbox.owner.account_id, free.pop()) if free else None
                 answers[arrival.connection_id] = Answer(mailbox, place, place is None)
+                if place is not None:
+                    taken.append((*_key(place, arrival.connection_id), self._worker_id.hex))
             if taken:
-                rows = [(*_key(*one), self._worker_id.hex) for one in taken]
-                connection.exec_driver_sql(_INSERT, rows)
+                connection.exec_driver_sql(_INSERT, taken)
         return answers
 
     def vacate(self, places: Sequence[tuple[UUID, Place]]) -> None:
@@ -141,27 +137,26 @@ class SQLiteSlots(Slots):
         with self._database.write() as connection:
             connection.exec_driver_sql(_DELETE, keys)
 
-    def _mailboxes(
-        self, connection: Connection, arrivals: Sequence[Arrival]
-    ) -> dict[str, MailboxState]:
-        users = tuple({arrival.user_id for arrival in arrivals})
-        rows = connection.exec_driver_sql(_MAILBOXES.format(_marks(users)), users)
-        return {row.user_id: _mailbox(row) for row in rows}
-
-    def _free(self, connection: Connection, comers: Counter[int]) -> dict[int, list[int]]:
-        """As many free slots as are needed, or all that there are, by account."""
+    def _rooms(
+        self, connection: Connection, comers: Counter[str]
+    ) -> dict[str, tuple[MailboxState, list[int]]]:
+        """Mailboxes by user, with as many free slots as are needed, or all that there are."""
         moment = now()
         lease = sqlite_text(moment), sqlite_text(moment + self._lease)
-        statement = _HELD.format(_marks(comers))
-        held: defaultdict[int, set[int]] = defaultdict(set)
-        for account_id, number in connection.exec_driver_sql(statement, (*comers, *lease)):
-            held[account_id].add(number)
-        free = {}
-        for account_id, count in comers.items():
-            taken = held[account_id]
-            highest = min(self._cap, len(taken) + count)
-            free[account_id] = [number for number in range(highest) if number not in taken]
-        return free
+        statement = _ROOMS.format(",".join("?" * len(comers)))
+        mailboxes: dict[str, MailboxState] = {}
+        held: defaultdict[str, set[int]] = defaultdict(set)
+        for row in connection.exec_driver_sql(statement, (*lease, *comers)):
+            if row.user_id not in mailboxes:
+                mailboxes[row.user_id] = _mailbox(row)
+            if row.slot is not None:
+                held[row.user_id].add(row.slot)
+        rooms = {}
+        for user_id, mailbox in mailboxes.items():
+            highest = min(self._cap, len(held[user_id]) + comers[user_id])
+            free = [number for number in range(highest) if number not in held[user_id]]
+            rooms[user_id] = mailbox, free
+        return rooms
 
 
 def _answer(row: Any) -> Answer:
@@ -179,45 +174,43 @@ def _key(place: Place, connection_id: UUID) -> tuple[int, int, str]:
     return place.account_id, place.number, connection_id.hex
 
 
-def _marks(values: Counter[int] | tuple[str, ...]) -> str:
-    return ",".join("?" * len(values))
-
-
-# A lease that ends later than any can is of a time when the clock was wrong. Whose worker is not
-# seen at all may be of one that came after the statement began, so only those rows are free of
-# which it saw that nobody lives behind them.
+# Each account is looked up by its key, however many there are (LIMIT and OFFSET keep the planner
+# from reading whole tables). A lease that ends later than any can is of a time when the clock was
+# wrong. A worker that is not seen may have come after the statement began, so only the rows count
+# as free of which it saw that nobody lives behind them.
 _OCCUPY = """
 WITH comers AS MATERIALIZED (
-    SELECT c.connection_id, a.*,
-        row_number() OVER (PARTITION BY a.id ORDER BY c.connection_id) AS turn
-    FROM unnest(%(users)s::text[], %(ids)s::uuid[]) AS c (user_id, connection_id)
-    JOIN e2emsg_accounts a ON a.user_id = c.user_id
-), rows AS MATERIALIZED (
-    SELECT c.account_id, c.slot, c.worker_id, EXISTS (
-        SELECT FROM e2emsg_workers w WHERE w.id = c.worker_id AND w.expires_at > clock_timestamp()
-            AND w.expires_at <= clock_timestamp() + %(lease)s::interval) AS is_held
-    FROM e2emsg_connections c WHERE c.account_id IN (SELECT id FROM comers)
-), free AS (
-    SELECT u.id, s.slot, row_number() OVER (PARTITION BY u.id ORDER BY random()) AS turn
-    FROM (SELECT id, count(*) AS comers FROM comers GROUP BY id) AS u
-    CROSS JOIN LATERAL (SELECT count(*) AS held FROM rows WHERE account_id = u.id AND is_held) AS h
-    CROSS JOIN LATERAL generate_series(
-        0, LEAST(%(cap)s, h.held + u.comers + %(spread)s) - 1) AS s (slot)
-    WHERE NOT EXISTS (
-        SELECT FROM rows r WHERE r.account_id = u.id AND r.slot = s.slot AND r.is_held)
+    SELECT c.connection_id, a.*, row_number() OVER (PARTITION BY a.id) AS turn
+    FROM unnest(%(users)s::text[], %(ids)s::uuid[]) AS c (user_id, connection_id),
+        LATERAL (SELECT id, user_id, epoch, last_seq, delivered_seq, floor_seq
+            FROM e2emsg_accounts WHERE user_id = c.user_id LIMIT 1) AS a
+), rooms AS MATERIALIZED (
+    SELECT u.id, r.dead, ARRAY(
+        SELECT * FROM (
+            SELECT generate_series(
+                0, LEAST(%(cap)s, cardinality(r.held) + u.comers + %(spread)s) - 1)
+            EXCEPT SELECT unnest(r.held)) AS free ORDER BY random()) AS free
+    FROM (SELECT id, count(*)::int AS comers FROM comers GROUP BY id) AS u,
+        LATERAL (
+            SELECT COALESCE(array_agg(slot) FILTER (WHERE is_held), '{}') AS held,
+                array_agg(worker_id) FILTER (WHERE NOT is_held) AS dead
+            FROM (SELECT slot, worker_id, EXISTS (
+                    SELECT FROM e2emsg_workers w WHERE w.id = worker_id
+                        AND w.expires_at > clock_timestamp()
+                        AND w.expires_at <= clock_timestamp() + %(lease)s::interval) AS is_held
+                FROM e2emsg_connections WHERE account_id = u.id OFFSET 0) AS row) AS r
 ), chosen AS MATERIALIZED (
-    SELECT c.id, f.slot, c.connection_id FROM comers c JOIN free f USING (id, turn)
+    SELECT c.*, r.free[c.turn] AS chosen FROM comers c JOIN rooms r USING (id)
 ), occupied AS (
     INSERT INTO e2emsg_connections AS old (account_id, slot, id, worker_id)
-    SELECT id, slot, connection_id, %(worker)s::uuid FROM chosen ORDER BY id, slot
+    SELECT id, chosen, connection_id, %(worker)s::uuid FROM chosen
+    WHERE chosen IS NOT NULL ORDER BY id, chosen
     ON CONFLICT (account_id, slot) DO UPDATE
     SET id = excluded.id, worker_id = excluded.worker_id, close_code = NULL
-    WHERE old.worker_id IN (SELECT worker_id FROM rows WHERE NOT is_held)
+    WHERE old.worker_id IN (SELECT unnest(dead) FROM rooms)
     RETURNING id AS connection_id, slot
 )
-SELECT c.connection_id, c.id, c.user_id, c.epoch, c.last_seq, c.delivered_seq, c.floor_seq,
-    chosen.slot AS chosen, occupied.slot
-FROM comers c LEFT JOIN chosen USING (connection_id) LEFT JOIN occupied USING (connection_id)
+SELECT chosen.*, occupied.slot FROM chosen LEFT JOIN occupied USING (connection_id)
 """
 _VACATE = """
 WITH gone AS MATERIALIZED (
@@ -230,13 +223,11 @@ DELETE FROM e2emsg_connections c USING gone g
 WHERE c.account_id = g.account_id AND c.slot = g.slot AND (SELECT count(*) FROM gone) >= 0
 """
 
-_MAILBOXES = """
-SELECT id, user_id, epoch, last_seq, delivered_seq, floor_seq
-FROM e2emsg_accounts WHERE user_id IN ({})
-"""
-_HELD = """
-SELECT account_id, slot FROM e2emsg_connections WHERE account_id IN ({}) AND worker_id IN (
-    SELECT id FROM e2emsg_workers WHERE expires_at > ? AND expires_at <= ?)
+_ROOMS = """
+SELECT a.id, a.user_id, a.epoch, a.last_seq, a.delivered_seq, a.floor_seq, c.slot
+FROM e2emsg_accounts a LEFT JOIN e2emsg_connections c ON c.account_id = a.id
+    AND c.worker_id IN (SELECT id FROM e2emsg_workers WHERE expires_at > ? AND expires_at <= ?)
+WHERE a.user_id IN ({})
 """
 _INSERT = """
 INSERT OR REPLACE INTO e2emsg_connections (account_id, slot, id, worker_id) VALUES (?, ?, ?, ?)
