@@ -143,9 +143,13 @@ class Leases:
 
     def end_all_of(self, account_id: int, close_code: int) -> int:
         """Have a user's live connections ended by their workers; how many there are."""
-        with self._database.write() as connection:
-            values = {"account": account_id, "code": close_code}
-            return connection.execute(self._statements.end_all, values).rowcount
+        values = {"account": account_id, "code": close_code}
+
+        def end() -> int:
+            with self._database.write() as connection:
+                return connection.execute(self._statements.end_all, values).rowcount
+
+        return _again_on_conflict(end)
 
     @property
     def _me(self) -> dict[str, UUID]:

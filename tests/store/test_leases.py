@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import Engine
 
 from flask_e2emsg.errors import TooManyConnections, Unavailable
 from flask_e2emsg.protocol.values import now
@@ -20,20 +21,22 @@ from flask_e2emsg.store.models import connections, workers
 from flask_e2emsg.store.purge import purge
 from flask_e2emsg.store.slots import Arrival
 from flask_e2emsg.store.times import aware
+from tests.servers import wait_until
 from tests.store.process import Process
 
 ALICE, BOB = "alice", "bob"
 CAP = 3
+DEADLINE_SECONDS = 10.0
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def people(store: Process) -> dict[str, int]:
     """The accounts of alice and bob."""
     return {user_id: store.user(user_id).account_id for user_id in (ALICE, BOB)}
 
 
 @pytest.fixture
-def worker(store: Process) -> Leases:
+def worker(store: Process, people: dict[str, int]) -> Leases:
     return Leases(store.database, CAP)
 
 
@@ -130,6 +133,36 @@ def test_workers_that_let_in_and_free_many_at_once_do_not_get_in_each_others_way
             done.result()
     fill(worker)
     fill(other_worker, BOB)
+
+
+def test_a_worker_that_began_a_moment_ago_is_not_taken_for_dead(
+    postgresql_url: str, connect_to: Callable[[str], Engine]
+) -> None:
+    ours, beginning = Process(connect_to(postgresql_url)), connect_to(postgresql_url)
+    alice = ours.user(ALICE)
+    worker = Leases(ours.database, CAP)
+    worker.renew()
+    with ThreadPoolExecutor(1) as threads, beginning.begin() as transaction:
+        theirs = uuid4()
+        lease = {"id": theirs, "expires_at": now() + timedelta(seconds=LEASE_SECONDS)}
+        transaction.execute(sa.insert(workers), lease)
+        place = {"account_id": alice.account_id, "worker_id": theirs}
+        rows = [{**place, "slot": slot, "id": uuid4()} for slot in range(CAP)]
+        transaction.execute(sa.insert(connections), rows)
+        # What this has begun with knows nothing of that worker, but has to wait for its rows.
+        coming = threads.submit(come, worker, ALICE)
+        wait_until(lambda: somebody_waits(ours), DEADLINE_SECONDS, lambda: "nobody waits")
+        transaction.commit()
+        assert coming.result(DEADLINE_SECONDS) == [None]
+    assert set(rows_of(ours)) == {row["id"] for row in rows}
+    ours.database.dispose()
+
+
+def somebody_waits(store: Process) -> bool:
+    """Whether a transaction waits for the end of another one."""
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with store.database.read() as connection:
+        return bool(connection.scalar(waiting))
 
 
 def test_a_slot_that_is_given_back_is_free(worker: Leases, other_worker: Leases) -> None:
@@ -237,9 +270,8 @@ def test_a_slot_that_a_dead_worker_was_told_to_end_is_taken_without_the_end(
 
 
 def test_what_could_not_be_given_back_is_given_back_later(
-    store: Process, other_worker: Leases, monkeypatch: pytest.MonkeyPatch
+    worker: Leases, other_worker: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = Leases(store.database, CAP)
     taken = fill(worker)
     worker.give_back(taken[0])
     with monkeypatch.context() as away:
