@@ -31,7 +31,7 @@ from .protocol.entries import Entry, MessageEntry, ReceiptEntry
 from .signals import message_delivered, message_stored, user_connected, user_disconnected
 from .store.accounts import Accounts, MailboxState, Party
 from .store.counters import DatabaseStorage
-from .store.database import Database
+from .store.database import Database, asked_again
 from .store.history import History
 from .store.leases import RENEW_SECONDS, Leases
 from .store.mailbox import Mailboxes
@@ -41,6 +41,7 @@ from .store.slots import Arrival
 from .store.sqlite import SQLiteMailboxes
 from .store.tickets import Tickets
 from .store.user import known_to_host
+from .transport.sockets import Sockets
 
 if TYPE_CHECKING:
     from .extension import AppState
@@ -92,6 +93,7 @@ class Process:
             settings.max_frame_bytes,
             settings.hide_refusals,
         )
+        self.sockets = Sockets(settings)
         self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
         self.renewer = Ticker("e2emsg-leases", RENEW_SECONDS, self.leases.renew)
         self.settler = Soon("e2emsg-slots", SETTLE_SECONDS, self.leases.settle)
@@ -235,6 +237,7 @@ class _HostRules:
     def may_send_now(self, sender: str, count: int) -> float | None:
         return self._limiter.spend(sender, count)
 
+    @asked_again
     def knows_user(self, user_id: str) -> bool:
         with self._state.process.database.read() as connection:
             return known_to_host(self._state.db.metadata, connection, user_id)

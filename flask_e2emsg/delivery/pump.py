@@ -23,6 +23,7 @@ from ..protocol.entries import Entry
 from ..protocol.window import Window
 from ..store.accounts import Party
 from ..store.mailbox import Page
+from .thread import quick_lock
 
 MAX_FRESH_BYTES = 262144  # of offered entries that wait for the writer
 ENTRIES_AT_ONCE = 64
@@ -41,6 +42,13 @@ class Credential(Protocol):
         """The same for connections about which the host gives the same answer."""
 
 
+class Signal(Protocol):
+    """What tells somebody to look: an event, or whatever has the same word for it."""
+
+    def set(self) -> None:
+        """Let it be known."""
+
+
 class Pump:
     """The cursor of one live connection.
 
@@ -51,6 +59,7 @@ class Pump:
         vouched_at: when the host last said that it is, on the monotonic clock.
         close_code: set once when the connection shall end; the writer sends it.
         stirred: set whenever there may be something to write.
+        answered: set whenever the client may have room for another request.
     """
 
     def __init__(
@@ -63,10 +72,11 @@ class Pump:
         self.credential: Credential | None = None
         self.vouched_at = time.monotonic()
         self.close_code: int | None = None
-        self.stirred = threading.Event()
+        self.stirred: Signal = threading.Event()
+        self.answered: Signal = threading.Event()
         self._entries_after = entries_after
         self._commit_ack = ack
-        self._lock = threading.Lock()
+        self._lock = quick_lock()
         self._window = Window(0, 1)
         self._backlog: int | None = None
         self._head = 0
@@ -75,10 +85,15 @@ class Pump:
         self._page_limit = ENTRIES_AT_ONCE
         self._replies: deque[bytes] = deque()
         self._unanswered = 0
-        self._answered = threading.Event()
         self._ack_wanted = 0
         self._ack_committed = 0
         self._ack_running = False
+
+    def attach(self, stirred: Signal, answered: Signal) -> None:
+        """Let those who read and write the connection know from now on, and once now."""
+        self.stirred, self.answered = stirred, answered
+        stirred.set()
+        answered.set()
 
     def start(self, after: int, head: int, max_in_flight: int) -> None:
         """Begin after a position; what lies between it and `head` is the backlog."""
@@ -126,7 +141,7 @@ class Pump:
         """End the connection; the first code stays."""
         if self.close_code is None:
             self.close_code = code
-        self._answered.set()
+        self.answered.set()
         self.stirred.set()
 
     def accepted(self, seq: int | None) -> None:
@@ -161,21 +176,10 @@ class Pump:
             self._ack_running = False
         self.reply(frames.encode_error(refusal))
 
-    def wait_for_room(self) -> bool:
-        """Wait until the client's answers keep up with its requests, or the end is near.
-
-        Whether it had to wait.
-        """
-        has_waited = False
-        while self._is_full():
-            self._answered.clear()
-            if self._is_full():
-                self._answered.wait()
-                has_waited = True
-        return has_waited
-
-    def _is_full(self) -> bool:
-        return self.close_code is None and (self._unanswered + len(self._replies) >= MAX_UNANSWERED)
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has to take answers before its next request; not when it ends."""
+        return self._unanswered + len(self._replies) >= MAX_UNANSWERED and self.close_code is None
 
     def begin_request(self) -> None:
         """Something was asked for that is answered later, by end_request()."""
@@ -188,12 +192,12 @@ class Pump:
             self._unanswered -= 1
         if answer is not None:
             self.reply(answer)
-        self._answered.set()
+        self.answered.set()
 
     def take_replies(self) -> list[bytes]:
         """Answers and ephemeral frames to write now."""
         replies = [self._replies.popleft() for _ in range(len(self._replies))]
-        self._answered.set()
+        self.answered.set()
         return replies
 
     def take_entries(self) -> list[bytes]:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from ..protocol.values import now
-from .database import Conflict, Database
+from .database import Conflict, Database, asked_again
 from .models import accounts, events, messages
 from .times import aware
 
@@ -68,6 +68,7 @@ class Accounts:
         self._known: OrderedDict[str, Party] = OrderedDict()
         self._lock = threading.Lock()
 
+    @asked_again
     def find(self, user_id: str) -> Party | None:
         """The account of a user, if there is one."""
         with self._lock:
@@ -79,11 +80,16 @@ class Accounts:
             return None
         return self.remember(Party(account_id, user_id))
 
+    def known(self, user_id: str) -> Party | None:
+        """The account of a user whom this process knows, without asking anybody."""
+        return self._known.get(user_id)
+
     def remembered(self, user_ids: set[str]) -> dict[str, Party]:
         """The accounts of those of the users whom this process knows, without asking anybody."""
         with self._lock:
             return {user_id: self._known[user_id] for user_id in user_ids & self._known.keys()}
 
+    @asked_again
     def look_up(self, user_ids: set[str]) -> dict[str, Party]:
         """The accounts of those of the users that have one, from the database."""
         with self._database.read() as connection:
@@ -91,6 +97,7 @@ class Accounts:
             parties = [Party(row.id, row.user_id) for row in rows]
         return {party.user_id: self.remember(party) for party in parties}
 
+    @asked_again
     def waiting(self, recipient: Party, sender: Party, enough: int) -> Waiting:
         """What waits for the recipient; of the sender's messages at most `enough` are counted."""
         parameters = {
@@ -127,6 +134,7 @@ class Accounts:
             state = self.state(user_id)
         return state
 
+    @asked_again
     def state(self, user_id: str) -> MailboxState | None:
         """The state of a user's mailbox as it is now; None without an account."""
         with self._database.read() as connection:
@@ -136,6 +144,7 @@ class Accounts:
         owner = self.remember(Party(row.id, user_id))
         return MailboxState(owner, row.epoch, row.last_seq, row.delivered_seq, row.floor_seq)
 
+    @asked_again
     def heads(self, account_ids: list[int]) -> dict[int, int]:
         """The newest positions of several mailboxes, by account."""
         if not account_ids:
@@ -144,6 +153,7 @@ class Accounts:
             rows = connection.execute(_HEADS, {"account_ids": account_ids})
             return {row.id: row.last_seq for row in rows}
 
+    @asked_again
     def public_key(self, user_id: str) -> PublicKey | None:
         """The user's current key, if it has published one."""
         with self._database.read() as connection:

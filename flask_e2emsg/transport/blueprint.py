@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -37,9 +39,11 @@ from ..store.history import History
 from ..store.mailbox import Mailboxes
 from ..store.tickets import Tickets
 from . import auth
+from .handshake import Handover, early_bytes, socket_of
 from .rest import Rest
-from .websocket import Handover, WebSocket, early_bytes, socket_of
-from .ws import Connection, Start
+from .sockets import Sockets
+from .websocket import WebSocket
+from .ws import Session, Start
 
 logger = logging.getLogger("flask_e2emsg.http")
 
@@ -54,6 +58,7 @@ class Process(Protocol):
     history: History
     hub: Hub
     router: Router
+    sockets: Sockets
     tickets: Tickets
 
     def new_pump(self, user_id: str) -> tuple[Pump, MailboxState]: ...
@@ -186,32 +191,32 @@ class _Socket:
     def ws(self, _upgraded: Any) -> None:
         """Serve the upgraded socket. Its 101 is on the wire: nothing may be raised from here."""
         sock, identity, start = g.e2emsg_connection
-        settings = self._state.settings
-        websocket = WebSocket(
-            sock,
-            settings.max_frame_bytes,
-            settings.write_timeout_seconds,
-            early_bytes(request.environ, sock),
-        )
         try:
-            self._serve(websocket, identity, start)
+            self._serve(sock, identity, start)
         except BaseException as error:
             logger.error("a connection failed: %s", type(error).__name__)
-            websocket.close(1011)
-            websocket.linger()
+            with contextlib.suppress(OSError):
+                self._give_up(sock)
 
-    def _serve(self, websocket: WebSocket, identity: auth.Identity, start: Start) -> None:
-        state, pump = self._state, g.e2emsg_pump
+    def _serve(self, sock: socket.socket, identity: auth.Identity, start: Start) -> None:
+        state, pump, process = self._state, g.e2emsg_pump, self._state.process
         state.let_go()
-        process = state.process
         process.connected(pump)
+        session = Session(state.settings, process.router, pump, identity, self._verify)
+        early = early_bytes(request.environ, sock)
+        if process.sockets.serve(session, sock, early, start, lambda: process.removed(pump)):
+            g.pop("e2emsg_pump")
+            g.pop("e2emsg_handover")
 
-        def verify(token: str) -> auth.Identity:
-            with state.request_context():
-                return _active(state, auth.identify_token(token, state.settings))
+    def _give_up(self, sock: socket.socket) -> None:
+        settings = self._state.settings
+        websocket = WebSocket(sock, settings.max_frame_bytes, settings.write_timeout_seconds)
+        websocket.close(1011)
+        websocket.linger()
 
-        connection = Connection(state.settings, process.router, websocket, pump, identity, verify)
-        connection.run(start)
+    def _verify(self, token: str) -> auth.Identity:
+        with self._state.request_context():
+            return _active(self._state, auth.identify_token(token, self._state.settings))
 
     def refuse(self) -> Response:
         """A plain GET: the gate has answered it."""

@@ -12,7 +12,6 @@ from flask_e2emsg.delivery.pump import (
     MAX_EPHEMERAL,
     MAX_FRESH_BYTES,
     MAX_UNANSWERED,
-    Pump,
 )
 from flask_e2emsg.errors import BadRequest, Unavailable
 from flask_e2emsg.store.accounts import Party
@@ -29,7 +28,6 @@ from tests.delivery.fakes import (
     pump,
     started,
     take_all,
-    wait_for,
 )
 
 # Where entries come from.
@@ -407,55 +405,52 @@ def test_ephemeral_frames_are_dropped_when_the_client_does_not_keep_up() -> None
     assert one.take_replies() == [b"again"]
 
 
-def waiter(one: Pump) -> threading.Event:
-    """An event that is set when `wait_for_room` has returned."""
-    done = threading.Event()
-
-    def wait() -> None:
-        one.wait_for_room()
-        done.set()
-
-    threading.Thread(target=wait, daemon=True).start()
-    return done
-
-
-def test_with_room_nobody_waits() -> None:
+def test_a_client_has_room_below_the_limit() -> None:
     one = pump()
     for _ in range(MAX_UNANSWERED - 1):
         one.begin_request()
-    wait_for(waiter(one))
+    assert not one.is_full
 
 
-def test_a_client_with_too_many_open_requests_waits_for_an_answer_to_be_written() -> None:
-    one = pump()
+def test_a_client_with_too_many_open_requests_has_room_when_an_answer_is_taken() -> None:
+    one, answered = pump(), threading.Event()
+    one.attach(threading.Event(), answered)
     for _ in range(MAX_UNANSWERED):
         one.begin_request()
-    done = waiter(one)
     one.end_request(b"answer")
     # The answer still waits for the writer: there is as much as before.
-    assert not done.wait(0.1)
+    assert one.is_full
+    answered.clear()
     assert one.take_replies() == [b"answer"]
-    wait_for(done)
+    assert answered.is_set()
+    assert not one.is_full
 
 
-def test_a_client_that_does_not_read_its_answers_waits_too() -> None:
+def test_a_client_that_does_not_read_its_answers_has_no_room_either() -> None:
     one = pump()
     for _ in range(MAX_UNANSWERED):
         one.reply(b"pong")
-    done = waiter(one)
-    assert not done.wait(0.1)
+    assert one.is_full
     one.take_replies()
-    wait_for(done)
+    assert not one.is_full
 
 
 def test_closing_ends_the_wait_for_room() -> None:
-    one = pump()
+    one, answered = pump(), threading.Event()
     for _ in range(MAX_UNANSWERED):
         one.begin_request()
-    done = waiter(one)
-    assert not done.wait(0.05)
+    one.attach(threading.Event(), answered)
+    answered.clear()
     one.close(1001)
-    wait_for(done)
+    assert answered.is_set()
+    assert not one.is_full
+
+
+def test_who_attaches_late_looks_at_once() -> None:
+    one, stirred = pump(), threading.Event()
+    one.reply(b"before")
+    one.attach(stirred, threading.Event())
+    assert stirred.is_set()
 
 
 def test_the_first_close_code_stays_and_the_writer_hears_of_it() -> None:
