@@ -17,6 +17,7 @@ import limits
 
 from . import capacity, cooperation
 from .config import Settings
+from .delivery.admissions import Admissions
 from .delivery.background import Notifier, Soon, Ticker
 from .delivery.committer import Committer
 from .delivery.hub import Hub
@@ -28,7 +29,7 @@ from .delivery.router import Router
 from .errors import E2EMsgError
 from .protocol.entries import Entry, MessageEntry, ReceiptEntry
 from .signals import message_delivered, message_stored, user_connected, user_disconnected
-from .store.accounts import Accounts, MailboxState
+from .store.accounts import Accounts, MailboxState, Party
 from .store.counters import DatabaseStorage
 from .store.database import Database, asked_again
 from .store.history import History
@@ -36,6 +37,7 @@ from .store.leases import RENEW_SECONDS, Leases
 from .store.mailbox import Mailboxes
 from .store.postgresql import PostgreSQLMailboxes
 from .store.purge import purge
+from .store.slots import Arrival
 from .store.sqlite import SQLiteMailboxes
 from .store.tickets import Tickets
 from .store.user import known_to_host
@@ -69,6 +71,7 @@ class Process:
             settings.max_connections or capacity.connections(state.server_connections),
         )
         self.leases = Leases(self.database, settings.max_connections_per_user)
+        self.admissions = Admissions("e2emsg-admissions", self.leases.admit, self.leases.give_back)
         self.rechecker = Rechecker(
             self.hub, state.still_accepts, state.request_context, state.has_questions
         )
@@ -103,14 +106,16 @@ class Process:
         Raises:
             Overloaded, TooManyConnections: this process, or the user, is at the cap.
         """
-        owner = self.accounts.find(user_id) or self.accounts.ensure(user_id).owner
-        pump = Pump(owner, self.mailboxes.entries_after, self.router.ack)
+        # Whose account it is turns out only after this one is registered.
+        pump = Pump(Party(0, user_id), self.mailboxes.entries_after, self.router.ack)
         self.hub.add(pump)
         try:
             self.keep_up()
-            mailbox = self.accounts.ensure(user_id)
-            pump.owner = mailbox.owner  # not as remembered: the account may be a new one
-            self.leases.take(pump.owner.account_id, UUID(pump.id))
+            arrival = Arrival(user_id, UUID(pump.id))
+            while (mailbox := self.admissions.enter(arrival)) is None:
+                self.accounts.ensure(user_id)
+            self.accounts.remember(mailbox.owner)
+            pump.owner = mailbox.owner
         except BaseException:
             self.hub.remove(pump)
             raise

@@ -78,7 +78,7 @@ class Accounts:
             account_id = connection.scalar(_ID_OF, {"user_id": user_id})
         if account_id is None:
             return None
-        return self._remember(Party(account_id, user_id))
+        return self.remember(Party(account_id, user_id))
 
     def known(self, user_id: str) -> Party | None:
         """The account of a user whom this process knows, without asking anybody."""
@@ -95,7 +95,7 @@ class Accounts:
         with self._database.read() as connection:
             rows = connection.execute(_IDS_OF, {"user_ids": list(user_ids)})
             parties = [Party(row.id, row.user_id) for row in rows]
-        return {party.user_id: self._remember(party) for party in parties}
+        return {party.user_id: self.remember(party) for party in parties}
 
     @asked_again
     def waiting(self, recipient: Party, sender: Party, enough: int) -> Waiting:
@@ -108,6 +108,14 @@ class Accounts:
         with self._database.read() as connection:
             row = connection.execute(_WAITING, parameters).one_or_none()
         return Waiting(0, 0) if row is None else Waiting(row.in_all, row.from_sender)
+
+    def remember(self, party: Party) -> Party:
+        """Spare the next find() of this user the database."""
+        with self._lock:
+            self._known[party.user_id] = party
+            if len(self._known) > REMEMBERED_ACCOUNTS:
+                self._known.popitem(last=False)
+        return party
 
     def forget(self, user_id: str) -> None:
         """Drop what this process remembers of a user; the next find() asks the database."""
@@ -133,7 +141,7 @@ class Accounts:
             row = connection.execute(_STATE, {"user_id": user_id}).one_or_none()
         if row is None:
             return None
-        owner = self._remember(Party(row.id, user_id))
+        owner = self.remember(Party(row.id, user_id))
         return MailboxState(owner, row.epoch, row.last_seq, row.delivered_seq, row.floor_seq)
 
     @asked_again
@@ -192,13 +200,6 @@ class Accounts:
     def _write(self, statement: sa.Executable, parameters: dict[str, int]) -> int:
         with self._database.write() as connection:
             return connection.execute(statement, parameters).rowcount
-
-    def _remember(self, party: Party) -> Party:
-        with self._lock:
-            self._known[party.user_id] = party
-            if len(self._known) > REMEMBERED_ACCOUNTS:
-                self._known.popitem(last=False)
-        return party
 
 
 def insert_account(connection: Connection, user_id: str) -> None:

@@ -1,6 +1,6 @@
 """The answer to the handshake, and what comes with the connection that it opens.
 
-flask-sock and simple-websocket answer it, for every server that they know. They get a `Handover` in
+Under gunicorn we answer it. Elsewhere flask-sock and simple-websocket do, and get a `Handover` in
 the place of the socket: it sends their 101 whole and gives them nothing to read, so that they let
 go of the connection.
 """
@@ -11,6 +11,8 @@ import contextlib
 import io
 import socket
 from typing import Any
+
+from websockets.utils import accept_key
 
 
 class Handover:
@@ -30,6 +32,13 @@ class Handover:
         with contextlib.suppress(OSError):  # A peer that is gone is noticed by whoever reads next.
             self._sock.sendall(data)
         return len(data)
+
+    def answer(self, key: str) -> None:
+        """Send the answer ourselves (RFC 6455, section 4.2.2) to a handshake that was checked."""
+        self.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept_key(key).encode() + b"\r\n\r\n"
+        )
 
     def end(self) -> None:
         """After a 101, make sure that nothing but frames can have followed it.
