@@ -35,6 +35,7 @@ class Settings:
     heartbeat_seconds: float = 25.0  # ping interval; silence for two of them ends the connection
     sweep_seconds: float = 2.0  # the longest that a lost wake-up delays a message
     write_timeout_seconds: float = 10.0  # a client that takes no byte for so long is cut off
+    socket_driver: str | None = None  # None: the best that the server allows; "threads"
     rate_limit: str | None = "1200/minute"  # sends per user, over all workers; None: any number
     max_undelivered: int | None = 200_000  # entries that may wait for one user; None: any number
     max_undelivered_per_sender: int | None = 20_000  # messages of one sender among them
@@ -72,6 +73,8 @@ class Settings:
             'None, "*" or a list of origins such as "https://app.example.com", without a path',
         )
         self._require("bus_url", self.bus_url in (None, "local"), 'None or "local"')
+        driver = self.socket_driver
+        self._require("socket_driver", driver in (None, "threads"), 'None or "threads"')
         for name, low, high in (
             ("max_connections_per_user", 1, 100_000),
             ("max_frame_bytes", 1024, 16 * 1024 * 1024),

@@ -254,6 +254,10 @@ class AppState:
         """Take no new connection in this process, close the live ones with 1012, end long polls."""
         self.process.drain()
 
+    def has_sockets(self) -> bool:
+        """Whether a connection is live in this process, if only to say goodbye."""
+        return self._process is not None and not self._process.hub.is_empty
+
     def let_go(self) -> None:
         """Give back what the request holds of the host's connection pool."""
         self.db.session.remove()

@@ -33,6 +33,7 @@ control_socket_disable = True
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(M)sms'
 
 WATCH_SECONDS = 0.1
+GOODBYE_SECONDS = 5.0
 MIDDLEWARE_DEPTH = 10
 _INNER = ("app", "wsgi_app", "application")
 
@@ -58,6 +59,7 @@ def prepare_worker(worker: Any) -> None:
     state = app.extensions["e2emsg"]
     _warn(worker, state)
     _make_room(worker, state)
+    _outlast_sockets(worker, state)
     threading.Thread(target=_watch, args=(worker, state), name="e2emsg-drain").start()
 
 
@@ -83,6 +85,19 @@ def _watch(worker: Any, state: Any) -> None:
     while worker.alive:
         time.sleep(WATCH_SECONDS)
     state.drain()
+
+
+def _outlast_sockets(worker: Any, state: Any) -> None:
+    """Let the worker end after its sockets: gunicorn knows only of those that a request holds."""
+    run = worker.run
+
+    def run_until_closed() -> None:
+        run()
+        deadline = time.monotonic() + GOODBYE_SECONDS
+        while state.has_sockets() and time.monotonic() < deadline:
+            time.sleep(WATCH_SECONDS / 10)
+
+    worker.run = run_until_closed
 
 
 def _flask_app(callable_: Any) -> Any:

@@ -17,6 +17,7 @@ import limits
 
 from . import capacity, cooperation
 from .config import Settings
+from .delivery.admissions import Admissions
 from .delivery.background import Notifier, Soon, Ticker
 from .delivery.committer import Committer
 from .delivery.hub import Hub
@@ -28,17 +29,19 @@ from .delivery.router import Router
 from .errors import E2EMsgError
 from .protocol.entries import Entry, MessageEntry, ReceiptEntry
 from .signals import message_delivered, message_stored, user_connected, user_disconnected
-from .store.accounts import Accounts, MailboxState
+from .store.accounts import Accounts, MailboxState, Party
 from .store.counters import DatabaseStorage
-from .store.database import Database
+from .store.database import Database, asked_again
 from .store.history import History
 from .store.leases import RENEW_SECONDS, Leases
 from .store.mailbox import Mailboxes
 from .store.postgresql import PostgreSQLMailboxes
 from .store.purge import purge
+from .store.slots import Arrival
 from .store.sqlite import SQLiteMailboxes
 from .store.tickets import Tickets
 from .store.user import known_to_host
+from .transport.sockets import Sockets
 
 if TYPE_CHECKING:
     from .extension import AppState
@@ -68,6 +71,7 @@ class Process:
             settings.max_connections or capacity.connections(state.server_connections),
         )
         self.leases = Leases(self.database, settings.max_connections_per_user)
+        self.admissions = Admissions("e2emsg-admissions", self.leases.admit, self.leases.give_back)
         self.rechecker = Rechecker(
             self.hub, state.still_accepts, state.request_context, state.has_questions
         )
@@ -89,6 +93,7 @@ class Process:
             settings.max_frame_bytes,
             settings.hide_refusals,
         )
+        self.sockets = Sockets(settings)
         self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
         self.renewer = Ticker("e2emsg-leases", RENEW_SECONDS, self.leases.renew)
         self.settler = Soon("e2emsg-slots", SETTLE_SECONDS, self.leases.settle)
@@ -101,14 +106,16 @@ class Process:
         Raises:
             Overloaded, TooManyConnections: this process, or the user, is at the cap.
         """
-        owner = self.accounts.find(user_id) or self.accounts.ensure(user_id).owner
-        pump = Pump(owner, self.mailboxes.entries_after, self.router.ack)
+        # Whose account it is turns out only after this one is registered.
+        pump = Pump(Party(0, user_id), self.mailboxes.entries_after, self.router.ack)
         self.hub.add(pump)
         try:
             self.keep_up()
-            mailbox = self.accounts.ensure(user_id)
-            pump.owner = mailbox.owner  # not as remembered: the account may be a new one
-            self.leases.take(pump.owner.account_id, UUID(pump.id))
+            arrival = Arrival(user_id, UUID(pump.id))
+            while (mailbox := self.admissions.enter(arrival)) is None:
+                self.accounts.ensure(user_id)
+            self.accounts.remember(mailbox.owner)
+            pump.owner = mailbox.owner
         except BaseException:
             self.hub.remove(pump)
             raise
@@ -230,6 +237,7 @@ class _HostRules:
     def may_send_now(self, sender: str, count: int) -> float | None:
         return self._limiter.spend(sender, count)
 
+    @asked_again
     def knows_user(self, user_id: str) -> bool:
         with self._state.process.database.read() as connection:
             return known_to_host(self._state.db.metadata, connection, user_id)

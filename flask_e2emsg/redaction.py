@@ -21,7 +21,9 @@ OURS = (
     "flask_e2emsg.cooperation",
     "flask_e2emsg.http",
     "flask_e2emsg.process",
+    "flask_e2emsg.reactor",
     "flask_e2emsg.recheck",
+    "flask_e2emsg.sockets",
     "flask_e2emsg.ws",
 )
 

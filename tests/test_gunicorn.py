@@ -36,7 +36,7 @@ class Log:
 
 def worker_of(served: object) -> SimpleNamespace:
     """As much of gunicorn's worker as the hook looks at; it is about to stop."""
-    return SimpleNamespace(wsgi=served, cfg=Config(), log=Log(), alive=False)
+    return SimpleNamespace(wsgi=served, cfg=Config(), log=Log(), alive=False, run=lambda: None)
 
 
 def wait_for_the_drain() -> None:

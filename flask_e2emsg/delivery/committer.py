@@ -69,7 +69,8 @@ class Committer:
         """Have an operation committed with the next batch; `done` gets its outcome."""
         self._queue.append(_Waiting(operation, done))
         self._thread.ensure_running()
-        self._arrived.set()
+        if not self._arrived.is_set():
+            self._arrived.set()
 
     def _run(self) -> None:
         while True:

@@ -81,6 +81,11 @@ class Hub:
         with self._lock:
             return [pump for pumps in self._pumps.values() for pump in pumps]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no connection at this moment."""
+        return not self._pumps
+
     def users(self) -> list[str]:
         """Everybody with a connection at this moment."""
         with self._lock:

@@ -8,7 +8,6 @@ taken and not spent when the window ends is lost to the user: at most what was s
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 
 from limits import RateLimitItem
 from limits.storage import Storage
+
+from .thread import quick_lock
 
 SHARES = 20  # of the largest, into which a limit is divided
 REMEMBERED_USERS = 100_000
@@ -32,14 +33,18 @@ class _Share:
     is_last: bool = False  # there is no more to take in this window
 
 
+_NONE = _Share(0, 0.0)
+
+
 class RateLimiter:
     """Limits of one kind, each kept by itself."""
 
     def __init__(self, storage: Storage, limits: Sequence[RateLimitItem]) -> None:
         self._storage = storage
         self._limits = limits
+        self._numbers = range(len(limits))
         self._shares: OrderedDict[tuple[int, str], _Share] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = quick_lock()
 
     def spend(self, user_id: str, count: int) -> float | None:
         """None if the user may send `count` now, which is then counted; else seconds to wait.
@@ -47,21 +52,29 @@ class RateLimiter:
         Raises:
             Unavailable: the database refused.
         """
-        while True:
-            shares = []
+        while not self._spend_what_is_here(user_id, count):
             for number, limit in enumerate(self._limits):
                 share = self._share(number, user_id)
                 if share.left < count and not share.is_last:
                     share = self._take_more(number, limit, user_id, count - share.left)
                 if share.left < count:
                     return max(round(share.ends - time.monotonic(), 1), LEAST_WAIT_SECONDS)
-                shares.append(share)
-            with self._lock:
-                # While one limit was asked for, another connection may have spent of the other.
-                if all(share.left >= count for share in shares):
-                    for share in shares:
-                        share.left -= count
-                    return None
+        return None
+
+    def _spend_what_is_here(self, user_id: str, count: int) -> bool:
+        """Spend of all limits or of none; False if one of them has too little.
+
+        While one limit was asked for, another connection may have spent of the other.
+        """
+        moment = time.monotonic()
+        with self._lock:
+            shares = [self._shares.get((number, user_id), _NONE) for number in self._numbers]
+            for share in shares:
+                if share.left < count or share.ends <= moment:
+                    return False
+            for share in shares:
+                share.left -= count
+        return True
 
     def _share(self, number: int, user_id: str) -> _Share:
         share = self._shares.get((number, user_id))

@@ -2,7 +2,8 @@
 
 The committer offers new entries, the sweep says how far the mailbox reaches, the client's acks make
 room, and `take_entries` gives what to write next. An offer to a connection that stands exactly
-before it spares the database; any other is a hint, and the entries are read. Replies to the
+before it spares the database. What comes before its turn, for one committer may overtake another,
+waits a moment for what is missing; then it is a hint, and the entries are read. Replies to the
 client's own frames pass through here too, so that one writer sees everything in order.
 """
 
@@ -23,12 +24,14 @@ from ..protocol.entries import Entry
 from ..protocol.window import Window
 from ..store.accounts import Party
 from ..store.mailbox import Page
+from .thread import quick_lock
 
 MAX_FRESH_BYTES = 262144  # of offered entries that wait for the writer
 ENTRIES_AT_ONCE = 64
 BYTES_AT_ONCE = 262144  # of entries that were read and are not written yet; at least one entry
 MAX_UNANSWERED = 64
 MAX_EPHEMERAL = 256
+GAP_SECONDS = 0.005  # that an entry which came before its turn waits for those before it
 
 EntriesAfter = Callable[[Party, int, int], Page]
 
@@ -41,6 +44,13 @@ class Credential(Protocol):
         """The same for connections about which the host gives the same answer."""
 
 
+class Signal(Protocol):
+    """What tells somebody to look: an event, or whatever has the same word for it."""
+
+    def set(self) -> None:
+        """Let it be known."""
+
+
 class Pump:
     """The cursor of one live connection.
 
@@ -51,6 +61,9 @@ class Pump:
         vouched_at: when the host last said that it is, on the monotonic clock.
         close_code: set once when the connection shall end; the writer sends it.
         stirred: set whenever there may be something to write.
+        answered: set whenever the client may have room for another request.
+        look_again_at: when take_entries() will have more to give, though nothing stirs; on the
+            monotonic clock.
     """
 
     def __init__(
@@ -63,22 +76,30 @@ class Pump:
         self.credential: Credential | None = None
         self.vouched_at = time.monotonic()
         self.close_code: int | None = None
-        self.stirred = threading.Event()
+        self.stirred: Signal = threading.Event()
+        self.answered: Signal = threading.Event()
         self._entries_after = entries_after
         self._commit_ack = ack
-        self._lock = threading.Lock()
+        self._lock = quick_lock()
         self._window = Window(0, 1)
         self._backlog: int | None = None
         self._head = 0
         self._fresh: deque[Entry] = deque()
-        self._fresh_bytes = 0
+        self._fresh_bytes = 0  # of those that come later, too
+        self._later: dict[int, Entry] = {}  # beyond a gap
+        self.look_again_at: float | None = None
         self._page_limit = ENTRIES_AT_ONCE
         self._replies: deque[bytes] = deque()
         self._unanswered = 0
-        self._answered = threading.Event()
         self._ack_wanted = 0
         self._ack_committed = 0
         self._ack_running = False
+
+    def attach(self, stirred: Signal, answered: Signal) -> None:
+        """Let those who read and write the connection know from now on, and once now."""
+        self.stirred, self.answered = stirred, answered
+        stirred.set()
+        answered.set()
 
     def start(self, after: int, head: int, max_in_flight: int) -> None:
         """Begin after a position; what lies between it and `head` is the backlog."""
@@ -87,23 +108,42 @@ class Pump:
             self._backlog = head
             self._head = max(self._head, head)
             self._fresh.clear()
+            self._later.clear()
             self._fresh_bytes = 0
+            self.look_again_at = None
         self.stirred.set()
 
     def offer(self, entries: Sequence[Entry]) -> None:
         """New entries of the mailbox, just committed."""
         with self._lock:
             fresh = self._fresh
-            expected = (fresh[-1].seq if fresh else self._window.position) + 1
+            position = self._window.position
+            expected = 1 + (max(fresh[-1].seq, position) if fresh else position)
             for entry in entries:
-                # One batch may leave out a position that another one took in between.
-                if entry.seq != expected or self._fresh_bytes + entry.size > MAX_FRESH_BYTES:
+                if entry.seq < expected or entry.seq in self._later:
+                    continue
+                if self._fresh_bytes + entry.size > MAX_FRESH_BYTES:
                     break
-                fresh.append(entry)
                 self._fresh_bytes += entry.size
-                expected += 1
+                if entry.seq == expected:
+                    fresh.append(entry)
+                    expected += 1
+                else:
+                    self._later[entry.seq] = entry
+            if self._later:
+                self._close_gap(expected)
             self._head = max(self._head, entries[-1].seq)
         self.stirred.set()
+
+    def _close_gap(self, expected: int) -> None:
+        """Take what is no longer too early."""
+        while (entry := self._later.pop(expected, None)) is not None:
+            self._fresh.append(entry)
+            expected += 1
+        if not self._later:
+            self.look_again_at = None
+        elif self.look_again_at is None:
+            self.look_again_at = time.monotonic() + GAP_SECONDS
 
     def reach(self, head: int) -> None:
         """The mailbox is known to reach `head`."""
@@ -126,7 +166,7 @@ class Pump:
         """End the connection; the first code stays."""
         if self.close_code is None:
             self.close_code = code
-        self._answered.set()
+        self.answered.set()
         self.stirred.set()
 
     def accepted(self, seq: int | None) -> None:
@@ -161,21 +201,10 @@ class Pump:
             self._ack_running = False
         self.reply(frames.encode_error(refusal))
 
-    def wait_for_room(self) -> bool:
-        """Wait until the client's answers keep up with its requests, or the end is near.
-
-        Whether it had to wait.
-        """
-        has_waited = False
-        while self._is_full():
-            self._answered.clear()
-            if self._is_full():
-                self._answered.wait()
-                has_waited = True
-        return has_waited
-
-    def _is_full(self) -> bool:
-        return self.close_code is None and (self._unanswered + len(self._replies) >= MAX_UNANSWERED)
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has to take answers before its next request; not when it ends."""
+        return self._unanswered + len(self._replies) >= MAX_UNANSWERED and self.close_code is None
 
     def begin_request(self) -> None:
         """Something was asked for that is answered later, by end_request()."""
@@ -188,12 +217,12 @@ class Pump:
             self._unanswered -= 1
         if answer is not None:
             self.reply(answer)
-        self._answered.set()
+        self.answered.set()
 
     def take_replies(self) -> list[bytes]:
         """Answers and ephemeral frames to write now."""
         replies = [self._replies.popleft() for _ in range(len(self._replies))]
-        self._answered.set()
+        self.answered.set()
         return replies
 
     def take_entries(self) -> list[bytes]:
@@ -214,6 +243,8 @@ class Pump:
         """Entries after my position, in order, as far as the client keeps up."""
         with self._lock:
             room, position = self._window.room, self._window.position
+            if self.look_again_at is not None and self.look_again_at <= time.monotonic():
+                self._forget_what_came_early()
             while self._fresh and self._fresh[0].seq <= position:
                 self._next_fresh()
             if room <= 0 or self._head <= position:
@@ -223,6 +254,8 @@ class Pump:
                 count = min(room, ENTRIES_AT_ONCE, len(self._fresh))
                 fresh = [self._next_fresh() for _ in range(count)]
                 return self._passed(fresh, fresh[-1].seq)
+            if self.look_again_at is not None:
+                return []
         page = self._page_after(position, min(room, self._page_limit))
         with self._lock:
             if page.through <= position:
@@ -245,6 +278,11 @@ class Pump:
             return page
         self._page_limit = fitting
         return Page(page.entries[:fitting], page.entries[fitting - 1].seq)
+
+    def _forget_what_came_early(self) -> None:
+        self._fresh_bytes -= sum(entry.size for entry in self._later.values())
+        self._later.clear()
+        self.look_again_at = None
 
     def _next_fresh(self) -> Entry:
         entry = self._fresh.popleft()

@@ -7,13 +7,13 @@ senders at once, let through between two counts may exceed it by as much, each.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..store.accounts import Party, Waiting
+from .thread import quick_lock
 
 FIRST_PART = 16  # messages of a sender that are let through before anything is counted
 PARTS = 10  # of a quota: how often it is counted while it fills
@@ -49,7 +49,7 @@ class Quotas:
         self._part = max(1, min(quotas, default=PARTS) // PARTS)
         self._is_on = bool(quotas)
         self._allowances: OrderedDict[tuple[int, int], _Allowance] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = quick_lock()
 
     def check(self, sender: Party, recipients: Sequence[Party]) -> int | None:
         """The index of the first recipient for whom too much waits; None if there is room for all.
@@ -60,7 +60,7 @@ class Quotas:
         if not self._is_on:
             return None
         for index, recipient in enumerate(recipients):
-            if recipient != sender and not self._has_room(sender, recipient):
+            if recipient.account_id != sender.account_id and not self._has_room(sender, recipient):
                 return index
         return None
 
@@ -79,6 +79,8 @@ class Quotas:
 
     def _allowance(self, sender: Party, recipient: Party) -> _Allowance:
         pair = sender.account_id, recipient.account_id
+        if (known := self._allowances.get(pair)) is not None:
+            return known
         with self._lock:
             allowance = self._allowances.get(pair)
             if allowance is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 from uuid import UUID
 
 from ..errors import (
@@ -198,6 +198,10 @@ class Router:
             for message in messages
             if not self.rules.may_send(sender.user_id, message.recipient, message.conversation_id)
         }
+        if not refused:
+            known = [self.accounts.known(message.recipient) for message in messages]
+            if None not in known:
+                return cast("list[Party]", known)
         shut = {message.recipient for message in messages if message.id in refused}
         parties = self._settle({message.recipient for message in messages}, shut)
         for message in messages:

@@ -47,7 +47,7 @@ class MessageEntry(msgspec.Struct, frozen=True):
         return _encoder.encode(
             _MessageFrame(
                 self.seq,
-                str(message.id),
+                message.id,
                 message.sender,
                 message.recipient,
                 message.conversation_id,
@@ -76,9 +76,7 @@ class ReceiptEntry(msgspec.Struct, frozen=True):
     def frame(self) -> bytes:
         """The frame's text."""
         return _encoder.encode(
-            _ReceiptFrame(
-                self.seq, self.kind, self.by, [str(i) for i in self.ids], format_time(self.at)
-            )
+            _ReceiptFrame(self.seq, self.kind, self.by, self.ids, format_time(self.at))
         )
 
 
@@ -87,7 +85,7 @@ Entry = MessageEntry | ReceiptEntry
 
 class _MessageFrame(msgspec.Struct, tag="message"):
     seq: int
-    id: str
+    id: UUID
     sender: str
     recipient: str
     conversation_id: str | None
@@ -103,5 +101,5 @@ class _ReceiptFrame(msgspec.Struct, tag="receipt"):
     seq: int
     kind: str
     by: str
-    ids: list[str]
+    ids: Sequence[UUID]
     at: str

@@ -6,11 +6,15 @@ A value that passes here is safe for every database: no NUL, no lone surrogate, 
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from binascii import Error as Base64Error
+from binascii import a2b_base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from uuid import UUID
+
+import msgspec
 
 from ..errors import BadRequest
 
@@ -20,7 +24,11 @@ LARGEST_EXPIRY_SECONDS = 10 * 365 * 86400
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _CURSOR = re.compile(r"([0-9a-f]{16}):(0|[1-9][0-9]{0,18})")
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+# What is no letter of base64url, but would become one, becomes `!`, which is none of base64.
+_TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")
+_BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# What a text may end with, by its length modulo 4: with no unused bit set. One more is no text.
+_LAST = (_BASE64URL, "", _BASE64URL[::16], _BASE64URL[::4])
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -60,7 +68,7 @@ def check_uuid(text: str, member: str = "id") -> UUID:
     """A UUID from its canonical lower-case text, or BadRequest."""
     if _UUID.fullmatch(text) is None:
         raise BadRequest(f"`{member}` must be a UUID in canonical lower-case text.")
-    return UUID(text)
+    return msgspec.convert(text, UUID)  # four times quicker than UUID(text)
 
 
 def encode_binary(data: bytes) -> str:
@@ -74,14 +82,13 @@ def decode_binary(text: str, member: str) -> bytes:
     Canonical: the unused bits of the last character are zero, so a text has one meaning and
     bytes have one text.
     """
-    if _BASE64URL.fullmatch(text) is not None:
+    if text.isascii():
+        padding = b"=" * (-len(text) % 4)
         try:
-            data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            data = a2b_base64(text.encode().translate(_TO_BASE64) + padding, strict_mode=True)
         except Base64Error:
             data = b""
-        # Only the last quantum can be off, so compare just that.
-        tail = len(text) % 4
-        if data and (not tail or encode_binary(data[-(tail - 1) :]) == text[-tail:]):
+        if data and text[-1] in _LAST[len(text) % 4]:
             return data
     raise BadRequest(f"`{member}` must be base64url without padding, and not empty.")
 
@@ -92,6 +99,7 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+@lru_cache(maxsize=256)  # A batch of messages has one time.
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds and `Z`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + (

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from ..protocol.values import now
-from .database import Conflict, Database
+from .database import Conflict, Database, asked_again
 from .models import accounts, events, messages
 from .times import aware
 
@@ -68,6 +68,7 @@ class Accounts:
         self._known: OrderedDict[str, Party] = OrderedDict()
         self._lock = threading.Lock()
 
+    @asked_again
     def find(self, user_id: str) -> Party | None:
         """The account of a user, if there is one."""
         with self._lock:
@@ -77,20 +78,26 @@ class Accounts:
             account_id = connection.scalar(_ID_OF, {"user_id": user_id})
         if account_id is None:
             return None
-        return self._remember(Party(account_id, user_id))
+        return self.remember(Party(account_id, user_id))
+
+    def known(self, user_id: str) -> Party | None:
+        """The account of a user whom this process knows, without asking anybody."""
+        return self._known.get(user_id)
 
     def remembered(self, user_ids: set[str]) -> dict[str, Party]:
         """The accounts of those of the users whom this process knows, without asking anybody."""
         with self._lock:
             return {user_id: self._known[user_id] for user_id in user_ids & self._known.keys()}
 
+    @asked_again
     def look_up(self, user_ids: set[str]) -> dict[str, Party]:
         """The accounts of those of the users that have one, from the database."""
         with self._database.read() as connection:
             rows = connection.execute(_IDS_OF, {"user_ids": list(user_ids)})
             parties = [Party(row.id, row.user_id) for row in rows]
-        return {party.user_id: self._remember(party) for party in parties}
+        return {party.user_id: self.remember(party) for party in parties}
 
+    @asked_again
     def waiting(self, recipient: Party, sender: Party, enough: int) -> Waiting:
         """What waits for the recipient; of the sender's messages at most `enough` are counted."""
         parameters = {
@@ -101,6 +108,14 @@ class Accounts:
         with self._database.read() as connection:
             row = connection.execute(_WAITING, parameters).one_or_none()
         return Waiting(0, 0) if row is None else Waiting(row.in_all, row.from_sender)
+
+    def remember(self, party: Party) -> Party:
+        """Spare the next find() of this user the database."""
+        with self._lock:
+            self._known[party.user_id] = party
+            if len(self._known) > REMEMBERED_ACCOUNTS:
+                self._known.popitem(last=False)
+        return party
 
     def forget(self, user_id: str) -> None:
         """Drop what this process remembers of a user; the next find() asks the database."""
@@ -119,15 +134,17 @@ class Accounts:
             state = self.state(user_id)
         return state
 
+    @asked_again
     def state(self, user_id: str) -> MailboxState | None:
         """The state of a user's mailbox as it is now; None without an account."""
         with self._database.read() as connection:
             row = connection.execute(_STATE, {"user_id": user_id}).one_or_none()
         if row is None:
             return None
-        owner = self._remember(Party(row.id, user_id))
+        owner = self.remember(Party(row.id, user_id))
         return MailboxState(owner, row.epoch, row.last_seq, row.delivered_seq, row.floor_seq)
 
+    @asked_again
     def heads(self, account_ids: list[int]) -> dict[int, int]:
         """The newest positions of several mailboxes, by account."""
         if not account_ids:
@@ -136,6 +153,7 @@ class Accounts:
             rows = connection.execute(_HEADS, {"account_ids": account_ids})
             return {row.id: row.last_seq for row in rows}
 
+    @asked_again
     def public_key(self, user_id: str) -> PublicKey | None:
         """The user's current key, if it has published one."""
         with self._database.read() as connection:
@@ -182,13 +200,6 @@ class Accounts:
     def _write(self, statement: sa.Executable, parameters: dict[str, int]) -> int:
         with self._database.write() as connection:
             return connection.execute(statement, parameters).rowcount
-
-    def _remember(self, party: Party) -> Party:
-        with self._lock:
-            self._known[party.user_id] = party
-            if len(self._known) > REMEMBERED_ACCOUNTS:
-                self._known.popitem(last=False)
-        return party
 
 
 def insert_account(connection: Connection, user_id: str) -> None:

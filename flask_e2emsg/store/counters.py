@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import E2EMsgError
 from ..protocol.values import now
-from .database import Database
+from .database import Database, asked_again
 from .models import counters
 from .times import aware, database_clock
 
@@ -36,6 +36,7 @@ class DatabaseStorage(Storage):
         """What a database that refuses raises."""
         return E2EMsgError
 
+    @asked_again
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count `amount` more in the present window, of `expiry` seconds if it begins now."""
         end = database_clock(self._database.is_sqlite, expiry)
@@ -65,6 +66,7 @@ class DatabaseStorage(Storage):
         with self._database.read() as connection:
             return connection.scalar(used) or 0
 
+    @asked_again
     def get_expiry(self, key: str) -> float:
         """When the window ends, in seconds since 1970; the present if there is none."""
         end = sa.select(counters.c.expires_at).where(counters.c.digest == _digest(key))

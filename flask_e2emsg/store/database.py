@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -26,6 +27,9 @@ from ..errors import E2EMsgError, SchemaMissing, Unavailable
 SUPPORTED = ("postgresql", "sqlite")
 CONCURRENT_READS = 4
 LOCK_PATIENCE_SECONDS = 30.0
+P = ParamSpec("P")
+T = TypeVar("T")
+
 LOG_NAME = "e2emsg"  # of our engine: `sqlalchemy.engine.Engine.e2emsg`
 
 _SERIALIZATION_FAILURE, _DEADLOCK = "40001", "40P01"
@@ -38,6 +42,23 @@ class Conflict(E2EMsgError):
 
 class ConnectionLost(Unavailable):
     """The database went away in the middle: what was asked may or may not be stored."""
+
+
+def asked_again(question: Callable[P, T]) -> Callable[P, T]:
+    """A question that is asked once more if the connection was lost.
+
+    A database that came back has left the pool dead connections; the first one that is found
+    out empties it.
+    """
+
+    @wraps(question)
+    def ask(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return question(*arguments, **named)
+        except ConnectionLost:
+            return question(*arguments, **named)
+
+    return ask
 
 
 class Database:

@@ -7,32 +7,37 @@ reaches its worker whenever it asks. One row a worker is renewed, however many c
 
 from __future__ import annotations
 
-import random
+import functools
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import TooManyConnections
-from .database import Database
+from .accounts import MailboxState
+from .database import Conflict, Database
 from .models import connections, workers
+from .slots import MOST_AT_ONCE, Answer, Arrival, Place, PostgreSQLSlots, Slots, SQLiteSlots
 from .times import database_clock
 
 LEASE_SECONDS = 15.0
 RENEW_SECONDS = 5.0
 FORGET_SECONDS = 600.0  # after which nothing is left of a worker that died
-ATTEMPTS = 50  # of which each fails only if another connection was let in just now
+ATTEMPTS = 50  # of which each fails only if another worker was faster just now
+
+T = TypeVar("T")
+Admitted = MailboxState | TooManyConnections | None  # None: the user has no account yet
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    account_id: int
-    slot: int
+class _Seat:
+    user_id: str
+    place: Place
 
 
 class Leases:
@@ -40,56 +45,65 @@ class Leases:
 
     def __init__(self, database: Database, cap: int) -> None:
         self._database = database
-        self._cap = cap
         self._worker_id = uuid4()
-        self._held: dict[UUID, _Place] = {}
+        kind: type[Slots] = SQLiteSlots if database.is_sqlite else PostgreSQLSlots
+        self._slots = kind(database, self._worker_id, cap, LEASE_SECONDS)
+        self._held: dict[UUID, _Seat] = {}
         self._taking: set[UUID] = set()  # whose row may be there already
-        self._returned: dict[UUID, _Place] = {}  # whose row may be there still
+        self._returned: dict[UUID, Place] = {}  # whose row may be there still
         self._homeless: set[UUID] = set()  # whose slot somebody else has, and there is no other
         self._lock = threading.Lock()
         self._renewed_at: float | None = None  # on the monotonic clock
         self._has_resigned = False
         self._statements = _Statements(database.is_sqlite)
 
-    def take(self, account_id: int, connection_id: UUID) -> None:
-        """Take one of a user's slots for a connection.
+    def admit(self, arrivals: Sequence[Arrival]) -> list[Admitted]:
+        """Take one of its user's slots for each, and read where its mailbox stands.
+
+        Each gets the state of its mailbox, or what keeps it out: TooManyConnections if live
+        connections hold all of them.
 
         Raises:
-            TooManyConnections: live connections hold all of them.
-            Unavailable: the database refused.
+            Unavailable: the database refused; nobody was let in.
         """
         if self._renewed_at is None or time.monotonic() - self._renewed_at > LEASE_SECONDS:
             self.renew()
+        ids = {arrival.connection_id for arrival in arrivals}
         with self._lock:
-            self._taking.add(connection_id)
+            self._taking |= ids
         try:
-            place = self._settle_in(account_id, connection_id)
-            if place is None:
-                raise TooManyConnections
+            answers = self._settle_in(arrivals)
             with self._lock:
-                self._held[connection_id] = place
+                for connection_id, answer in answers.items():
+                    if answer.place is not None:
+                        self._held[connection_id] = _Seat(
+                            answer.mailbox.owner.user_id, answer.place
+                        )
         finally:
             with self._lock:
-                self._taking.discard(connection_id)
+                self._taking -= ids
+        return [_admitted(answers.get(arrival.connection_id)) for arrival in arrivals]
 
     def give_back(self, connection_id: UUID) -> None:
         """Free a connection's slot at the next settle(). Asks no database."""
         with self._lock:
             self._homeless.discard(connection_id)
-            place = self._held.pop(connection_id, None)
-            if place is not None:
-                self._returned[connection_id] = place
+            seat = self._held.pop(connection_id, None)
+            if seat is not None:
+                self._returned[connection_id] = seat.place
 
-    def settle(self) -> None:
-        """Free in the database what was given back, all at once.
+    def settle(self) -> set[int]:
+        """Free in the database what was given back, all at once; the accounts that it was of.
 
         Raises:
             Unavailable: the database refused; the next renewal does it.
         """
         with self._lock:
             returned, self._returned = self._returned, {}
-        if returned and not self._has_resigned:
-            self._vacate(returned.items())
+        if not returned or self._has_resigned:
+            return set()
+        self._vacate(returned.items())
+        return {place.account_id for place in returned.values()}
 
     def renew(self) -> None:
         """Say that this worker is alive, and make its rows agree with its connections.
@@ -129,31 +143,40 @@ class Leases:
 
     def end_all_of(self, account_id: int, close_code: int) -> int:
         """Have a user's live connections ended by their workers; how many there are."""
-        with self._database.write() as connection:
-            values = {"account": account_id, "code": close_code}
-            return connection.execute(self._statements.end_all, values).rowcount
+        values = {"account": account_id, "code": close_code}
+
+        def end() -> int:
+            with self._database.write() as connection:
+                return connection.execute(self._statements.end_all, values).rowcount
+
+        return _again_on_conflict(end)
 
     @property
     def _me(self) -> dict[str, UUID]:
         return {"worker": self._worker_id}
 
-    def _settle_in(self, account_id: int, connection_id: UUID) -> _Place | None:
-        """Occupy any free slot of a user's; None if there is none."""
-        # Most users have most of their slots free, so a guess spares the question which.
-        slot = random.randrange(self._cap)
+    def _settle_in(self, arrivals: Sequence[Arrival]) -> dict[UUID, Answer]:
+        """Occupy a free slot for each; the last answer to everybody who has an account."""
+        answers: dict[UUID, Answer] = {}
+        waiting = list(arrivals)
         for _ in range(ATTEMPTS):
-            place = _Place(account_id, slot)
-            if self._occupy(place, connection_id):
-                return place
-            self.settle()
-            with self._database.read() as connection:
-                taken = set(connection.scalars(self._statements.taken, {"account": account_id}))
-            free = [slot for slot in range(self._cap) if slot not in taken]
-            if not free:
-                return None
-            # At random, so that those who come at once rarely choose the same.
-            slot = random.choice(free)
-        return None
+            for start in range(0, len(waiting), MOST_AT_ONCE):
+                some = waiting[start : start + MOST_AT_ONCE]
+                answers |= _again_on_conflict(functools.partial(self._slots.occupy, some))
+            outside = [
+                (arrival, answer)
+                for arrival in waiting
+                if (answer := answers.get(arrival.connection_id)) and answer.place is None
+            ]
+            freed = self.settle() if any(answer.was_full for _, answer in outside) else set()
+            waiting = [
+                arrival
+                for arrival, answer in outside
+                if not answer.was_full or answer.mailbox.owner.account_id in freed
+            ]
+            if not waiting:
+                break
+        return answers
 
     def _reconcile(self) -> None:
         """Whatever was interrupted, lost or taken over: free what nobody holds, take what lacks."""
@@ -161,43 +184,47 @@ class Leases:
             before = set(self._held)
         with self._database.read() as connection:
             rows = connection.execute(_ROWS, self._me)
-            found = [(row.id, _Place(row.account_id, row.slot)) for row in rows]
+            found = {row.id: Place(row.account_id, row.slot) for row in rows}
         with self._lock:
             held, taking = dict(self._held), set(self._taking)
-        strange = [(one, at) for one, at in found if one not in taking and held.get(one) != at]
+        strange = [
+            (one, place)
+            for one, place in found.items()
+            if one not in taking and (one not in held or held[one].place != place)
+        ]
         if strange:
             self._vacate(strange)
-        for connection_id in (before & held.keys()) - {one for one, _ in found}:
-            place = held[connection_id]
-            if not self._occupy(place, connection_id):
-                self._move(place.account_id, connection_id)
+        lacking = (before & held.keys()) - found.keys()
+        if lacking:
+            self._move([Arrival(held[one].user_id, one) for one in lacking])
 
-    def _move(self, account_id: int, connection_id: UUID) -> None:
-        """Somebody else has the slot: take another one, or let the connection come again."""
-        place = self._settle_in(account_id, connection_id)
+    def _move(self, arrivals: Sequence[Arrival]) -> None:
+        """Take other slots for connections that have none; who finds none shall come again."""
+        answers = self._settle_in(arrivals)
         with self._lock:
-            if place is None:
-                self._homeless.add(connection_id)
-            elif connection_id in self._held:
-                self._held[connection_id] = place
+            for connection_id, answer in answers.items():
+                if answer.place is None:
+                    self._homeless.add(connection_id)
+                elif connection_id in self._held:
+                    self._held[connection_id] = _Seat(answer.mailbox.owner.user_id, answer.place)
 
-    def _occupy(self, place: _Place, connection_id: UUID) -> bool:
-        values = {
-            "account_id": place.account_id,
-            "slot": place.slot,
-            "id": connection_id,
-            "worker_id": self._worker_id,
-        }
-        with self._database.write() as connection:
-            return connection.scalar(self._statements.occupy, values) is not None
+    def _vacate(self, places: Iterable[tuple[UUID, Place]]) -> None:
+        _again_on_conflict(functools.partial(self._slots.vacate, list(places)))
 
-    def _vacate(self, places: Iterable[tuple[UUID, _Place]]) -> None:
-        values = [
-            {"account": place.account_id, "slot": place.slot, "connection": connection_id}
-            for connection_id, place in places
-        ]
-        with self._database.write() as connection:
-            connection.execute(_VACATE, values)
+
+def _admitted(answer: Answer | None) -> Admitted:
+    if answer is None:
+        return None
+    return TooManyConnections() if answer.place is None else answer.mailbox
+
+
+def _again_on_conflict(work: Callable[[], T]) -> T:
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return work()
+        except Conflict:
+            continue
+    return work()
 
 
 class _Statements:
@@ -211,21 +238,10 @@ class _Statements:
             workers.c.expires_at > now, workers.c.expires_at <= lease_end
         )
         holder_lives = connections.c.worker_id.in_(alive)
-        self.taken = sa.select(connections.c.slot).where(_account, holder_lives)
         renewed = insert(workers).values(id=_worker, expires_at=lease_end)
         self.renew = renewed.on_conflict_do_update(
             index_elements=[workers.c.id], set_={"expires_at": renewed.excluded.expires_at}
         )
-        occupied = insert(connections)
-        self.occupy = occupied.on_conflict_do_update(
-            index_elements=[connections.c.account_id, connections.c.slot],
-            set_={
-                "id": occupied.excluded.id,
-                "worker_id": occupied.excluded.worker_id,
-                "close_code": None,
-            },
-            where=~holder_lives,
-        ).returning(connections.c.slot)
         self.end_all = (
             sa.update(connections)
             .where(_account, holder_lives)
@@ -241,8 +257,3 @@ _WANTED_ENDS = sa.select(connections.c.id, connections.c.close_code).where(
     _MINE, connections.c.close_code.is_not(None)
 )
 _account = connections.c.account_id == sa.bindparam("account", type_=sa.Integer())
-_VACATE = sa.delete(connections).where(
-    _account,
-    connections.c.slot == sa.bindparam("slot", type_=sa.Integer()),
-    connections.c.id == sa.bindparam("connection", type_=sa.Uuid()),
-)

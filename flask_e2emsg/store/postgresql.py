@@ -15,6 +15,7 @@ from uuid import UUID
 from ..protocol.entries import ReceiptEntry
 from .accounts import Party
 from .batch import Batch
+from .database import asked_again
 from .mailbox import (
     Ack,
     Known,
@@ -165,6 +166,7 @@ WHERE a.id = %(me)s ORDER BY page.seq
 class PostgreSQLMailboxes(Mailboxes):
     """Mailboxes in PostgreSQL, through psycopg or psycopg2."""
 
+    @asked_again
     def entries_after(self, owner: Party, seq: int, limit: int) -> Page:
         """See Mailboxes.entries_after."""
         parameters = {"me": owner.account_id, "seq": seq, "limit": limit}

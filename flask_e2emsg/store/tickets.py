@@ -15,7 +15,7 @@ from hashlib import sha256
 import sqlalchemy as sa
 
 from ..protocol.values import now
-from .database import Database
+from .database import Database, asked_again
 from .models import tickets
 from .times import aware
 
@@ -54,6 +54,7 @@ class Tickets:
             )
         return text
 
+    @asked_again
     def look_at(self, text: str) -> Ticket | None:
         """What the ticket stands for; None if it is not or no longer good. It stays good."""
         statement = sa.select(tickets).where(_is_good(text))

@@ -1,6 +1,6 @@
 """The gate: who is asking, and may this connection be opened. All of it before the 101.
 
-Tokens are verified by Flask-JWT-Extended's own request path with the host's settings unchanged:
+Tokens are verified as Flask-JWT-Extended does it, with the host's settings unchanged (tokens.py):
 signature, expiry, type, revocation, custom verification, user lookup. Whatever is wrong with a
 token, the answer is one 401 with one text. What a token claimed is kept for as long as its
 connection lives, and the host can be asked about it again; the token itself is not.
@@ -13,9 +13,9 @@ import binascii
 import json
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import jwt
@@ -23,17 +23,13 @@ from flask import Flask, Request, g, request
 from flask_jwt_extended import default_callbacks, get_jwt_request_location, verify_jwt_in_request
 from flask_jwt_extended.config import config as jwt_config
 from flask_jwt_extended.exceptions import JWTExtendedException
-from flask_jwt_extended.internal_utils import (
-    custom_verification_for_token,
-    has_user_lookup,
-    user_lookup,
-    verify_token_not_blocklisted,
-)
+from werkzeug.local import LocalProxy
 
 from ..config import Settings
 from ..errors import BadRequest, OriginDenied, Unauthorized, UpgradeRequired
 from ..protocol.values import Cursor, is_user_id
 from ..store.tickets import Ticket, Tickets
+from . import tokens
 
 logger = logging.getLogger("flask_e2emsg.auth")
 
@@ -52,6 +48,7 @@ class Identity:
     header: dict[str, Any] = field(repr=False)
     claims: dict[str, Any] = field(repr=False)
     ticket: str | None = field(repr=False, default=None)  # that has yet to be used up
+    has_only_cookie: bool = False  # nothing but the browser's cookie says who this is
 
     @property
     def key(self) -> tuple[str, object]:
@@ -86,8 +83,7 @@ def identify_token(token: str, settings: Settings) -> Identity:
     Raises:
         Unauthorized: the token is not valid.
     """
-    _present(request, token)
-    return _verify(["headers"], settings)
+    return _identify_text(_present_request(), token, settings)
 
 
 def identify_socket(settings: Settings, tickets: Tickets) -> Identity:
@@ -99,20 +95,20 @@ def identify_socket(settings: Settings, tickets: Tickets) -> Identity:
     Raises:
         Unauthorized: no carrier, the first is not valid, or another names another user.
     """
-    carriers = _carriers(request)
-    if not carriers:
+    request = _present_request()
+    explicit, cookies = _explicit_carriers(request), _cookies(request)
+    if not (explicit or cookies):
         raise Unauthorized
-    first, *others = carriers
+    first, *others = explicit + cookies
     if isinstance(first, _TicketText):
         identity = _identify_ticket(first, tickets)
     else:
-        _present(request, first)
-        identity = _verify(["headers"], settings)
+        identity = _identify_text(request, first, settings)
     for other in others:
         claimed = _claimed_user(other, tickets)
         if claimed is not None and claimed != identity.user_id:
             raise Unauthorized
-    return identity
+    return identity if explicit else replace(identity, has_only_cookie=True)
 
 
 def use_ticket(identity: Identity, tickets: Tickets) -> None:
@@ -131,18 +127,10 @@ def confirm(identity: Identity) -> None:
     Raises:
         Unauthorized: it was revoked, or the host has something else against it or its user.
     """
-    header, claims = identity.header, identity.claims
     try:
-        custom_verification_for_token(header, claims)
-        verify_token_not_blocklisted(header, claims)
-        user = user_lookup(header, claims) if has_user_lookup() else None
+        tokens.ask_host(identity.header, identity.claims)
     except (JWTExtendedException, jwt.PyJWTError):
         raise Unauthorized from None
-    if user is None and has_user_lookup():
-        raise Unauthorized
-    # Where Flask-JWT-Extended keeps them: the host's callbacks may use get_jwt() and current_user.
-    g._jwt_extended_jwt_header, g._jwt_extended_jwt = header, claims
-    g._jwt_extended_jwt_user = {"loaded_user": user}
 
 
 def host_has_questions(app: Flask) -> bool:
@@ -199,11 +187,6 @@ def check_origin(settings: Settings, *, required: bool) -> None:
         raise OriginDenied
 
 
-def has_only_cookie() -> bool:
-    """Whether nothing but the browser's cookie says who this is."""
-    return not _explicit_carriers(request)
-
-
 def check_handshake(is_websocket: bool) -> None:
     """Refuse what is no opening handshake (RFC 6455, section 4.2.1).
 
@@ -211,24 +194,27 @@ def check_handshake(is_websocket: bool) -> None:
         UpgradeRequired: an ordinary request.
         BadRequest: a handshake with something wrong in it.
     """
-    headers = request.headers
+    request = _present_request()
+    environ = request.environ
     if not is_websocket:
-        if any(name.lower().startswith("sec-websocket-") for name, _ in headers):
+        if any(name.startswith("HTTP_SEC_WEBSOCKET_") for name in environ):
             raise BadRequest("This WebSocket handshake lacks `Upgrade: websocket`.")
         raise UpgradeRequired
     if request.method != "GET":  # Where GET is routed, HEAD is.
         raise BadRequest("A WebSocket handshake is a GET.")
-    if headers.get("Sec-WebSocket-Version") != "13":
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
         raise BadRequest("The WebSocket version must be 13.")
     try:
-        key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
+        key = base64.b64decode(environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != 16:
         raise BadRequest("`Sec-WebSocket-Key` must be 16 bytes in base64.")
-    if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+    if "HTTP_HOST" not in environ:
+        raise BadRequest("A WebSocket handshake needs a Host.")
+    if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         raise BadRequest("A WebSocket handshake needs HTTP/1.1.")
-    if request.content_length or "Transfer-Encoding" in headers:
+    if request.content_length or "HTTP_TRANSFER_ENCODING" in environ:
         raise BadRequest("A WebSocket handshake has no body.")
 
 
@@ -261,22 +247,26 @@ def _authority(origin: str) -> tuple[str | None, int | None] | None:
     return parts.hostname, port
 
 
-def _carriers(request: Request) -> list[str]:
-    carriers = _explicit_carriers(request)
-    if "cookies" in jwt_config.token_location:
-        cookie = request.cookies.get(jwt_config.access_cookie_name)
-        if cookie:
-            carriers.append(cookie)
-    return carriers
+def _present_request() -> Request:
+    """The request itself: every look through Flask's proxy costs more than what it finds."""
+    found: Request = cast(LocalProxy[Request], request)._get_current_object()
+    return found
+
+
+def _cookies(request: Request) -> list[str]:
+    if "cookies" not in jwt_config.token_location:
+        return []
+    cookie = request.cookies.get(jwt_config.access_cookie_name)
+    return [cookie] if cookie else []
 
 
 def _explicit_carriers(request: Request) -> list[str]:
     carriers = []
-    header = request.headers.get(jwt_config.header_name, "")
+    header, kind = request.environ.get(_header_in_environ(), ""), jwt_config.header_type
     scheme, _, value = header.partition(" ")
-    if not jwt_config.header_type:
+    if not kind:
         carriers += [header] if header else []
-    elif scheme == jwt_config.header_type:
+    elif scheme == kind:
         carriers.append(value.strip())
     carriers += [
         item.removeprefix(_BEARER) for item in _offered(request) if item.startswith(_BEARER)
@@ -287,17 +277,26 @@ def _explicit_carriers(request: Request) -> list[str]:
 
 
 def _offered(request: Request) -> list[str]:
-    header = request.headers.get("Sec-WebSocket-Protocol", "")
+    header = request.environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "")
     return [item.strip() for item in header.split(",")]
+
+
+def _header_in_environ() -> str:
+    return "HTTP_" + jwt_config.header_name.upper().replace("-", "_")
 
 
 def _present(request: Request, token: str) -> None:
     """Put a token where Flask-JWT-Extended looks for it under the host's settings."""
     if _TOKEN.fullmatch(token) is None:
         raise Unauthorized
-    name = "HTTP_" + jwt_config.header_name.upper().replace("-", "_")
     kind = jwt_config.header_type
-    request.environ[name] = f"{kind} {token}" if kind else token
+    request.environ[_header_in_environ()] = f"{kind} {token}" if kind else token
+
+
+def _identify_text(request: Request, token: str, settings: Settings) -> Identity:
+    _present(request, token)
+    accepted = tokens.accept(token)
+    return _identity(accepted.header, accepted.claims, accepted.own_claims, settings)
 
 
 def _verify(locations: list[str], settings: Settings) -> Identity:
@@ -310,12 +309,19 @@ def _verify(locations: list[str], settings: Settings) -> Identity:
         raise Unauthorized from None
     if verified is None:
         raise Unauthorized
-    header: dict[str, Any] = verified[0]
-    claims: dict[str, Any] = verified[1]
-    user_id = str(claims[jwt_config.identity_claim_key])
     # Flask-JWT-Extended fills in a missing `type`, so ask the token itself.
-    raw = _unverified_claims(_token_used()) or {}
-    lacks = any(raw.get(name) is None for name in settings.required_claims)
+    own_claims = tokens.unverified_claims(_token_used()) or {}
+    return _identity(verified[0], verified[1], own_claims, settings)
+
+
+def _identity(
+    header: dict[str, Any],
+    claims: dict[str, Any],
+    own_claims: dict[str, Any],
+    settings: Settings,
+) -> Identity:
+    user_id = str(claims[jwt_config.identity_claim_key])
+    lacks = any(own_claims.get(name) is None for name in settings.required_claims)
     if lacks or claims.get("type") != "access" or not is_user_id(user_id):
         raise Unauthorized
     try:
@@ -345,18 +351,11 @@ def _token_used() -> str:
     return next(field[1] for field in fields if field[:1] == [kind])
 
 
-def _unverified_claims(token: str) -> dict[str, Any] | None:
-    try:
-        return jwt.decode(token, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError, TypeError):
-        return None
-
-
 def _claimed_user(carrier: str, tickets: Tickets) -> str | None:
     """Whom a token or a ticket names, without believing it."""
     if isinstance(carrier, _TicketText):
         ticket = tickets.look_at(carrier)
         return None if ticket is None else ticket.user_id
-    claims = _unverified_claims(carrier)
+    claims = tokens.unverified_claims(carrier)
     claimed = None if claims is None else claims.get(jwt_config.identity_claim_key)
     return None if claimed is None else str(claimed)

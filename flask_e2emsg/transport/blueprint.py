@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -37,9 +39,11 @@ from ..store.history import History
 from ..store.mailbox import Mailboxes
 from ..store.tickets import Tickets
 from . import auth
+from .handshake import Handover, early_bytes, socket_of
 from .rest import Rest
-from .websocket import Handover, WebSocket, early_bytes, socket_of
-from .ws import Connection, Start
+from .sockets import Sockets
+from .websocket import WebSocket
+from .ws import Session, Start
 
 logger = logging.getLogger("flask_e2emsg.http")
 
@@ -54,6 +58,7 @@ class Process(Protocol):
     history: History
     hub: Hub
     router: Router
+    sockets: Sockets
     tickets: Tickets
 
     def new_pump(self, user_id: str) -> tuple[Pump, MailboxState]: ...
@@ -117,17 +122,17 @@ def _is_ours(adapter: MapAdapter, method: str) -> bool:
     return str(endpoint).startswith(f"{BLUEPRINT}.")
 
 
-def _gate(state: State, socket: _Socket) -> None:
+def _gate(state: State, socket: _Socket) -> Response | None:
     if request.method == "OPTIONS":
-        return  # A preflight carries no credentials, and gets nothing but the allowed methods.
+        return None  # A preflight carries no credentials, and gets nothing but the allowed methods.
     own_limit = request.max_content_length
     limit = state.settings.max_frame_bytes
     request.max_content_length = limit if own_limit is None else min(limit, own_limit)
     endpoint = (request.endpoint or "").rpartition(".")[2]
     if endpoint in ("ws", "ws_without_upgrade"):
-        socket.gate(is_websocket=endpoint == "ws")
-        return
+        return socket.gate(is_websocket=endpoint == "ws")
     g.e2emsg_identity = _active(state, auth.identify_request(state.settings))
+    return None
 
 
 def _active(state: State, identity: auth.Identity) -> auth.Identity:
@@ -136,19 +141,29 @@ def _active(state: State, identity: auth.Identity) -> auth.Identity:
     return identity
 
 
+class _Nothing(Response):
+    """What gunicorn is to send after the frames of a connection, as flask-sock tells it."""
+
+    def __call__(self, *_: object) -> Any:
+        raise StopIteration
+
+
 class _Socket:
     """The route `/ws`: what happens before and after the 101."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
-    def gate(self, *, is_websocket: bool) -> None:
-        """Check everything; what passes is ready to be upgraded."""
+    def gate(self, *, is_websocket: bool) -> Response | None:
+        """Check everything; what passes is upgraded under gunicorn, or ready for flask-sock.
+
+        The libraries took a fifth of what a handshake costs: they build an HTTP request again,
+        parse it again, and start a thread, which has nothing to do.
+        """
         state = self._state
         process = state.process
-        only_cookie = auth.has_only_cookie()  # Verifying puts the token where a header would be.
         identity = _active(state, auth.identify_socket(state.settings, process.tickets))
-        auth.check_origin(state.settings, required=only_cookie)
+        auth.check_origin(state.settings, required=identity.has_only_cookie)
         auth.check_handshake(is_websocket)
         cursor = auth.requested_cursor()
         environ = request.environ
@@ -162,40 +177,46 @@ class _Socket:
         pump.credential = identity
         start = Start.at(cursor, mailbox)
         key, sock = found
-        environ[key] = g.e2emsg_handover = Handover(sock, auth.offered_subprotocol())
+        handover = g.e2emsg_handover = Handover(sock, auth.offered_subprotocol())
+        g.e2emsg_connection = sock, identity, start
+        if key == "gunicorn.socket":
+            handover.answer(environ["HTTP_SEC_WEBSOCKET_KEY"])
+            self.ws(None)
+            return _Nothing()
+        environ[key] = handover
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         environ.pop("HTTP_SEC_WEBSOCKET_PROTOCOL", None)
-        g.e2emsg_connection = sock, identity, start
+        return None
 
     def ws(self, _upgraded: Any) -> None:
         """Serve the upgraded socket. Its 101 is on the wire: nothing may be raised from here."""
         sock, identity, start = g.e2emsg_connection
-        settings = self._state.settings
-        websocket = WebSocket(
-            sock,
-            settings.max_frame_bytes,
-            settings.write_timeout_seconds,
-            early_bytes(request.environ, sock),
-        )
         try:
-            self._serve(websocket, identity, start)
+            self._serve(sock, identity, start)
         except BaseException as error:
             logger.error("a connection failed: %s", type(error).__name__)
-            websocket.close(1011)
-            websocket.linger()
+            with contextlib.suppress(OSError):
+                self._give_up(sock)
 
-    def _serve(self, websocket: WebSocket, identity: auth.Identity, start: Start) -> None:
-        state, pump = self._state, g.e2emsg_pump
+    def _serve(self, sock: socket.socket, identity: auth.Identity, start: Start) -> None:
+        state, pump, process = self._state, g.e2emsg_pump, self._state.process
         state.let_go()
-        process = state.process
         process.connected(pump)
+        session = Session(state.settings, process.router, pump, identity, self._verify)
+        early = early_bytes(request.environ, sock)
+        if process.sockets.serve(session, sock, early, start, lambda: process.removed(pump)):
+            g.pop("e2emsg_pump")
+            g.pop("e2emsg_handover")
 
-        def verify(token: str) -> auth.Identity:
-            with state.request_context():
-                return _active(state, auth.identify_token(token, state.settings))
+    def _give_up(self, sock: socket.socket) -> None:
+        settings = self._state.settings
+        websocket = WebSocket(sock, settings.max_frame_bytes, settings.write_timeout_seconds)
+        websocket.close(1011)
+        websocket.linger()
 
-        connection = Connection(state.settings, process.router, websocket, pump, identity, verify)
-        connection.run(start)
+    def _verify(self, token: str) -> auth.Identity:
+        with self._state.request_context():
+            return _active(self._state, auth.identify_token(token, self._state.settings))
 
     def refuse(self) -> Response:
         """A plain GET: the gate has answered it."""

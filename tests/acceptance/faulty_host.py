@@ -17,7 +17,9 @@ import flask_e2emsg.protocol.frames
 from flask_e2emsg import user_connected
 from flask_e2emsg.delivery.pump import Pump
 from flask_e2emsg.process import Process
-from flask_e2emsg.transport.ws import Connection
+from flask_e2emsg.transport.evented import Evented
+from flask_e2emsg.transport.threads import Threads
+from flask_e2emsg.transport.ws import Session
 from tests.acceptance import host
 
 CANARY = "canary-in-the-text-of-a-fault"
@@ -61,11 +63,8 @@ def fail_before(point: str, owner: Any, name: str, user_of: Callable[..., str]) 
     setattr(owner, name, failing)
 
 
-def fail_when_writing(connection: Connection, *_: object) -> str:
-    """Put a fault where the connection's bytes are written."""
-    websocket, user_id = connection._websocket, connection._user_id
-    fail_before("writing", websocket, "send", lambda _frames: user_id)
-    return user_id
+def user_of(session: Session) -> str:
+    return session.pump.owner.user_id
 
 
 def named_in(text: bytes) -> str:
@@ -90,10 +89,11 @@ def create_app() -> Flask:
     user_connected.connect(hear, app)
     app.add_url_rule("/heard", view_func=tell)
     fail_before("connecting", Process, "connected", lambda _self, pump: pump.owner.user_id)
-    fail_before("hello", Connection, "_hello", lambda self, _start: self._user_id)
+    fail_before("hello", Session, "_hello", lambda self, _start: self._user_id)
     fail_before("decoding", flask_e2emsg.protocol.frames, "decode", named_in)
     fail_before("entries", Pump, "take_entries", lambda self: self.owner.user_id)
-    fail_before("nothing", Connection, "_write_loop", fail_when_writing)
+    fail_before("writing", Evented, "_write_frames", lambda self, _frames: user_of(self._session))
+    fail_before("writing", Threads, "_write_frames", lambda self, _frames: user_of(self._session))
     fail_before("teardown", Process, "removed", lambda _self, pump: pump.owner.user_id)
     return app
 

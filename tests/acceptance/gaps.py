@@ -10,15 +10,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest.mock import patch
 from uuid import uuid4
 
-from flask_e2emsg.delivery.pump import Pump
+from flask_e2emsg.delivery.pump import Pump, Signal
 from flask_e2emsg.process import Process
 from flask_e2emsg.protocol.frames import Outgoing
 from flask_e2emsg.protocol.values import encode_binary
 from flask_e2emsg.store.accounts import MailboxState, Party
 from flask_e2emsg.store.mailbox import Page
+from flask_e2emsg.transport import threads
+from flask_e2emsg.transport.reactor import Task
 
 GAPS = (
     "before it is registered",
@@ -29,18 +32,23 @@ GAPS = (
 )
 
 
+def nothing() -> None:
+    pass
+
+
 class _Watched:
     """An event that says when somebody who was woken is about to clear it."""
 
-    def __init__(self, event: threading.Event, about_to_clear: Callable[[], None]) -> None:
-        self._about_to_clear = about_to_clear
+    def __init__(self, event: threading.Event | None = None) -> None:
+        event = event or threading.Event()
+        self.about_to_clear: Callable[[], None] = nothing
         self._clear = event.clear
         self.set = event.set
         self.is_set = event.is_set
         self.wait = event.wait
 
     def clear(self) -> None:
-        self._about_to_clear()
+        self.about_to_clear()
         self._clear()
 
 
@@ -60,15 +68,16 @@ class Gaps:
 
         def add_with_gaps(pump: Pump) -> None:
             self._pass("before it is registered", pump.owner.user_id)
-            watched = self._watched(pump.stirred, pump.owner.user_id)
-            patch.object(pump, "stirred", watched).start()
+            patch.object(pump, "attach", self._attach_with_gap(pump)).start()
             add(pump)
 
         @contextmanager
         def waiting_with_gaps(user_id: str, account_id: int) -> Iterator[_Watched]:
             self._pass("before it is registered", user_id)
             with waiting(user_id, account_id) as event:
-                yield self._watched(event, user_id)
+                watched = _Watched(event)
+                watched.about_to_clear = partial(self._pass, "when it wakes up", user_id)
+                yield watched
 
         def ensure_with_gap(user_id: str) -> MailboxState:
             self._pass("before its first look", user_id)
@@ -80,6 +89,7 @@ class Gaps:
             self._pass("after it has read", owner.user_id)
             return page
 
+        patch.object(threads, "Event", _Watched).start()
         patch.object(hub, "add", add_with_gaps).start()
         patch.object(hub, "waiting", waiting_with_gaps).start()
         patch.object(accounts, "ensure", ensure_with_gap).start()
@@ -90,8 +100,25 @@ class Gaps:
         assert gap in GAPS, gap
         self._armed = gap, sender, recipient
 
-    def _watched(self, event: threading.Event, user_id: str) -> _Watched:
-        return _Watched(event, lambda: self._pass("when it wakes up", user_id))
+    def _attach_with_gap(self, pump: Pump) -> Callable[[Signal, Signal], None]:
+        attach = pump.attach
+
+        woken = partial(self._pass, "when it wakes up", pump.owner.user_id)
+
+        def attach_with_gap(stirred: Signal, answered: Signal) -> None:
+            if isinstance(stirred, Task):
+                work = stirred._work
+
+                def work_with_gap() -> None:
+                    woken()
+                    work()
+
+                stirred._work = work_with_gap
+            elif isinstance(stirred, _Watched):
+                stirred.about_to_clear = woken
+            attach(stirred, answered)
+
+        return attach_with_gap
 
     def _pass(self, gap: str, user_id: str) -> None:
         if self._armed is None or (gap, user_id) != (self._armed[0], self._armed[2]):

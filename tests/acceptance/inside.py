@@ -25,12 +25,14 @@ from flask_e2emsg.errors import Unavailable
 from flask_e2emsg.extension import AppState
 from flask_e2emsg.protocol.entries import Entry
 from flask_e2emsg.store.accounts import MailboxState
-from flask_e2emsg.transport.websocket import Handover, WebSocket
-from flask_e2emsg.transport.ws import Connection
+from flask_e2emsg.transport.evented import Evented
+from flask_e2emsg.transport.handshake import Handover
+from flask_e2emsg.transport.websocket import WebSocket
+from flask_e2emsg.transport.ws import Session
 from tests.acceptance import host
 from tests.acceptance.gaps import Gaps
 
-OURS = (Connection, Pump, WebSocket, Handover)  # what belongs to one connection
+OURS = (Session, Pump, WebSocket, Evented, Handover)  # what belongs to one connection
 FAULTS: dict[str, type[BaseException]] = {
     kind.__name__: kind
     for kind in (RuntimeError, RecursionError, MemoryError, SystemExit, greenlet.GreenletExit)

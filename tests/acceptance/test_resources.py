@@ -222,7 +222,7 @@ def test_nothing_is_left_after_draining(draining_server: GunicornServer) -> None
         head = f"{sockets[0].hello['epoch']}:{sockets[0].hello['head']}"
         polls = [pool.submit(alice.rest.get, "/api/sync", cursor=head, wait=30) for _ in range(4)]
         wait_until(
-            lambda: counts(server)["greenlets"] >= before["greenlets"] + 44,
+            lambda: counts(server)["greenlets"] >= before["greenlets"] + 4,
             DEADLINE_SECONDS,
             lambda: f"the polls do not wait: {before}, now {counts(server)}",
         )

@@ -35,7 +35,7 @@ def server(request: pytest.FixtureRequest, hosting: Hosting) -> Iterator[Gunicor
 def _quiet_log(server: GunicornServer) -> Iterator[None]:
     """No traceback may come from us; gunicorn's own, of a connection it takes too late, may."""
     yield
-    assert "flask_e2emsg" not in server.log(), server.log()[-4000:]
+    assert "/flask_e2emsg/" not in server.log(), server.log()[-4000:]
 
 
 def assert_all_hear_1012(people: list[Person], began: float) -> None:

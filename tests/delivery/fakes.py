@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -88,16 +89,22 @@ class Acks:
         self.wanted.append(seq)
 
 
+class Watched(Pump):
+    """A connection that nobody writes: what stirs is for the test to see."""
+
+    stirred: threading.Event
+
+
 def pump(
     log: Log | None = None,
     acks: Callable[[Pump, int], None] | None = None,
     owner: Party = BOB,
-) -> Pump:
+) -> Watched:
     """A connection of bob's, not yet started."""
-    return Pump(owner, (log or Log()).entries_after, acks or Acks())
+    return Watched(owner, (log or Log()).entries_after, acks or Acks())
 
 
-def started(log: Log, acks: Acks | None = None, *, after: int = 0, room: int = 100) -> Pump:
+def started(log: Log, acks: Acks | None = None, *, after: int = 0, room: int = 100) -> Watched:
     """A connection of bob's that stands after a position, its backlog announced already."""
     one = pump(log, acks)
     one.start(after, after, room)
@@ -105,13 +112,15 @@ def started(log: Log, acks: Acks | None = None, *, after: int = 0, room: int = 1
     return one
 
 
-def take_all(one: Pump) -> list[bytes]:
+def take_all(one: Watched) -> list[bytes]:
     """What the writer would write until nothing stirs any more."""
     out: list[bytes] = []
     one.stirred.set()
     for _ in range(MANY):
         if not one.stirred.is_set():
-            return out
+            if one.look_again_at is None:
+                return out
+            time.sleep(max(one.look_again_at - time.monotonic(), 0))
         one.stirred.clear()
         out += one.take_entries()
     raise AssertionError("it stirs for ever")

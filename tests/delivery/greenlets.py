@@ -19,11 +19,10 @@ import gevent
 from gevent.monkey import is_module_patched
 
 from flask_e2emsg.delivery.hub import Hub
-from flask_e2emsg.delivery.pump import Pump
 from flask_e2emsg.protocol.entries import Entry
 from flask_e2emsg.store.accounts import Party
 from flask_e2emsg.store.mailbox import Page
-from tests.delivery.fakes import Acks, Log, entries, entry, positions, pump, take_all
+from tests.delivery.fakes import Acks, Log, Watched, entries, entry, positions, pump, take_all
 
 INTERLEAVINGS = 1000
 FAN_OUTS = 10_000
@@ -96,7 +95,7 @@ def replace(dice: random.Random) -> None:
     assert hub.all() == []
 
 
-def registered(hub: Hub, owner: Party) -> Pump:
+def registered(hub: Hub, owner: Party) -> Watched:
     one = pump(Log(), owner=owner)
     hub.add(one)
     return one
@@ -131,7 +130,7 @@ class Town:
         # Half of the people have no connection that stays, so the table grows and shrinks.
         self._users = [Party(number, f"user {number}") for number in range(2 * RESIDENTS)]
         self.residents = [self._arrive(user) for user in self._users[:RESIDENTS]]
-        self.received: dict[Pump, list[int]] = {one: [] for one in self.residents}
+        self.received: dict[Watched, list[int]] = {one: [] for one in self.residents}
 
     def publish(self) -> None:
         """Fan each entry out to everybody."""
@@ -141,7 +140,7 @@ class Town:
             gevent.sleep(0)
         self._is_over = True
 
-    def write(self, one: Pump) -> None:
+    def write(self, one: Watched) -> None:
         """What the writer of a connection does."""
         received = self.received[one]
         while len(received) < FAN_OUTS:
@@ -165,8 +164,8 @@ class Town:
             self._hub.sweep(lambda ids: dict.fromkeys(ids, 0))
             gevent.sleep(0.001)
 
-    def _arrive(self, user: Party) -> Pump:
-        one = Pump(user, self._entries_after, Acks())
+    def _arrive(self, user: Party) -> Watched:
+        one = Watched(user, self._entries_after, Acks())
         self._hub.add(one)
         one.start(0, 0, 2 * FAN_OUTS)
         return one

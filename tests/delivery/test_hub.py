@@ -13,7 +13,6 @@ from functools import partial
 import pytest
 
 from flask_e2emsg.delivery.hub import Hub
-from flask_e2emsg.delivery.pump import Pump
 from flask_e2emsg.errors import Draining, Overloaded, TooManyConnections
 from flask_e2emsg.store.accounts import Party
 from tests.delivery.fakes import (
@@ -21,6 +20,7 @@ from tests.delivery.fakes import (
     BOB,
     DEADLINE_SECONDS,
     Log,
+    Watched,
     by_user,
     entries,
     positions,
@@ -34,7 +34,7 @@ def hub() -> Hub:
     return Hub(max_connections_per_user=3, max_connections=100)
 
 
-def live(hub: Hub, owner: Party = BOB, log: Log | None = None) -> Pump:
+def live(hub: Hub, owner: Party = BOB, log: Log | None = None) -> Watched:
     """A connection that is registered, started and up to date."""
     one = pump(log, owner=owner)
     hub.add(one)

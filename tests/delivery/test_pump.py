@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from flask_e2emsg.delivery.pump import (
     BYTES_AT_ONCE,
     ENTRIES_AT_ONCE,
+    GAP_SECONDS,
     MAX_EPHEMERAL,
     MAX_FRESH_BYTES,
     MAX_UNANSWERED,
-    Pump,
 )
 from flask_e2emsg.errors import BadRequest, Unavailable
 from flask_e2emsg.store.accounts import Party
@@ -29,7 +30,6 @@ from tests.delivery.fakes import (
     pump,
     started,
     take_all,
-    wait_for,
 )
 
 # Where entries come from.
@@ -58,6 +58,50 @@ def test_offers_in_the_wrong_order_arrive_in_the_right_one() -> None:
     for first, last in [(3, 4), (1, 2), (5, 6)]:
         one.offer(entries(first, last))
     assert positions(take_all(one)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_offers_in_the_wrong_order_spare_the_database_when_the_gap_closes_soon() -> None:
+    log = Log()
+    one = started(log)
+    one.offer(entries(3, 4))
+    one.offer([entry(6)])
+    assert one.take_entries() == []
+    one.offer(entries(1, 2))
+    one.offer([entry(5)])
+    assert positions(take_all(one)) == [1, 2, 3, 4, 5, 6]
+    assert log.reads == []
+    assert one.look_again_at is None
+
+
+def test_a_gap_that_does_not_close_is_read_after_a_moment() -> None:
+    log = Log(*entries(1, 3))
+    one = started(log)
+    one.offer([entry(1), entry(3)])
+    assert positions(one.take_entries()) == [1]
+    assert one.take_entries() == []
+    assert one.look_again_at is not None
+    assert one.look_again_at - time.monotonic() <= GAP_SECONDS
+    assert positions(take_all(one)) == [2, 3]
+    assert len(log.reads) == 1
+
+
+def test_a_gap_is_not_waited_for_while_the_window_is_full() -> None:
+    one = started(Log(*entries(1, 3)), room=1)
+    one.offer([entry(1), entry(3)])
+    assert positions(take_all(one)) == [1]
+    assert one.look_again_at is None
+    one.ack(1)
+    assert positions(take_all(one)) == [2]
+
+
+def test_what_comes_early_is_bounded_like_all_that_waits() -> None:
+    log = Log(*entries(1, 3))
+    one = started(log)
+    large = [entry(seq, size=MAX_FRESH_BYTES // 4) for seq in (2, 3)]
+    one.offer(large)
+    one.offer([entry(1)])
+    assert positions(take_all(one)) == [1, 2, 3]
+    assert len(log.reads) == 1
 
 
 def test_an_offer_that_was_lost_between_two_others_is_read() -> None:
@@ -95,8 +139,7 @@ def test_what_is_offered_during_a_read_that_finds_nothing_is_not_forgotten() -> 
 
     one = started(Overtaken())
     one.offer(entries(2, 2))
-    assert positions(one.take_entries()) == []
-    assert positions(one.take_entries()) == [1]
+    assert positions(take_all(one)) == [1]
 
 
 def test_what_was_read_meanwhile_is_not_sent_again_when_it_is_offered() -> None:
@@ -407,55 +450,52 @@ def test_ephemeral_frames_are_dropped_when_the_client_does_not_keep_up() -> None
     assert one.take_replies() == [b"again"]
 
 
-def waiter(one: Pump) -> threading.Event:
-    """An event that is set when `wait_for_room` has returned."""
-    done = threading.Event()
-
-    def wait() -> None:
-        one.wait_for_room()
-        done.set()
-
-    threading.Thread(target=wait, daemon=True).start()
-    return done
-
-
-def test_with_room_nobody_waits() -> None:
+def test_a_client_has_room_below_the_limit() -> None:
     one = pump()
     for _ in range(MAX_UNANSWERED - 1):
         one.begin_request()
-    wait_for(waiter(one))
+    assert not one.is_full
 
 
-def test_a_client_with_too_many_open_requests_waits_for_an_answer_to_be_written() -> None:
-    one = pump()
+def test_a_client_with_too_many_open_requests_has_room_when_an_answer_is_taken() -> None:
+    one, answered = pump(), threading.Event()
+    one.attach(threading.Event(), answered)
     for _ in range(MAX_UNANSWERED):
         one.begin_request()
-    done = waiter(one)
     one.end_request(b"answer")
     # The answer still waits for the writer: there is as much as before.
-    assert not done.wait(0.1)
+    assert one.is_full
+    answered.clear()
     assert one.take_replies() == [b"answer"]
-    wait_for(done)
+    assert answered.is_set()
+    assert not one.is_full
 
 
-def test_a_client_that_does_not_read_its_answers_waits_too() -> None:
+def test_a_client_that_does_not_read_its_answers_has_no_room_either() -> None:
     one = pump()
     for _ in range(MAX_UNANSWERED):
         one.reply(b"pong")
-    done = waiter(one)
-    assert not done.wait(0.1)
+    assert one.is_full
     one.take_replies()
-    wait_for(done)
+    assert not one.is_full
 
 
 def test_closing_ends_the_wait_for_room() -> None:
-    one = pump()
+    one, answered = pump(), threading.Event()
     for _ in range(MAX_UNANSWERED):
         one.begin_request()
-    done = waiter(one)
-    assert not done.wait(0.05)
+    one.attach(threading.Event(), answered)
+    answered.clear()
     one.close(1001)
-    wait_for(done)
+    assert answered.is_set()
+    assert not one.is_full
+
+
+def test_who_attaches_late_looks_at_once() -> None:
+    one, stirred = pump(), threading.Event()
+    one.reply(b"before")
+    one.attach(stirred, threading.Event())
+    assert stirred.is_set()
 
 
 def test_the_first_close_code_stays_and_the_writer_hears_of_it() -> None:

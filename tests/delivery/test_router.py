@@ -29,7 +29,7 @@ from flask_e2emsg.protocol.frames import Outgoing, Typing
 from flask_e2emsg.protocol.values import MAX_SEQ, encode_binary, now
 from flask_e2emsg.store.accounts import Accounts, MailboxState, Party, Waiting
 from flask_e2emsg.store.mailbox import Ack, Append, Appended, Read
-from tests.delivery.fakes import ALICE, BOB, outgoing, parsed, positions, pump, take_all
+from tests.delivery.fakes import ALICE, BOB, Watched, outgoing, parsed, positions, pump, take_all
 
 LIMIT = 4096
 QUOTA = 20
@@ -67,6 +67,9 @@ class FakeAccounts:
         self.forgotten: list[str] = []
         self.looked_up: list[set[str]] = []
         self.undelivered = 0
+
+    def known(self, user_id: str) -> Party | None:
+        return None
 
     def remembered(self, user_ids: set[str]) -> dict[str, Party]:
         return {}
@@ -118,7 +121,7 @@ class Office:
             hide_refusals,
         )
 
-    def connect(self, owner: Party = ALICE) -> Pump:
+    def connect(self, owner: Party = ALICE) -> Watched:
         one = pump(owner=owner, acks=self.router.ack)
         self.hub.add(one)
         one.start(0, 0, 100)

@@ -34,7 +34,7 @@ from flask_e2emsg import E2EMessaging, errors
 from flask_e2emsg.config import PREFIX, Settings
 from flask_e2emsg.protocol import frames
 from flask_e2emsg.store.models import Base
-from flask_e2emsg.transport.websocket import REASONS
+from flask_e2emsg.transport.framing import REASONS
 from tests.acceptance.rest import RestClient
 from tests.acceptance.tokens import sign
 from tests.acceptance.wire import SERVER_FRAMES, check_frame, new_id

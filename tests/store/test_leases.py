@@ -10,22 +10,33 @@ from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import Engine
 
 from flask_e2emsg.errors import TooManyConnections, Unavailable
 from flask_e2emsg.protocol.values import now
+from flask_e2emsg.store.accounts import MailboxState, Party
 from flask_e2emsg.store.database import Database
 from flask_e2emsg.store.leases import FORGET_SECONDS, LEASE_SECONDS, Leases
 from flask_e2emsg.store.models import connections, workers
 from flask_e2emsg.store.purge import purge
+from flask_e2emsg.store.slots import Arrival
 from flask_e2emsg.store.times import aware
+from tests.servers import wait_until
 from tests.store.process import Process
 
-ALICE, BOB = 1, 2
+ALICE, BOB = "alice", "bob"
 CAP = 3
+DEADLINE_SECONDS = 10.0
 
 
 @pytest.fixture
-def worker(store: Process) -> Leases:
+def people(store: Process) -> dict[str, int]:
+    """The accounts of alice and bob."""
+    return {user_id: store.user(user_id).account_id for user_id in (ALICE, BOB)}
+
+
+@pytest.fixture
+def worker(store: Process, people: dict[str, int]) -> Leases:
     return Leases(store.database, CAP)
 
 
@@ -34,21 +45,28 @@ def other_worker(another_process: Callable[[], Process]) -> Leases:
     return Leases(another_process().database, CAP)
 
 
-def fill(worker: Leases, account_id: int = ALICE, count: int = CAP) -> list[UUID]:
-    taken = [uuid4() for _ in range(count)]
-    for connection_id in taken:
-        worker.take(account_id, connection_id)
+def come(worker: Leases, *users: str) -> list[UUID | None]:
+    """The connections of those who come together; None for who is not let in."""
+    arrivals = [Arrival(user_id, uuid4()) for user_id in users]
+    outcomes = worker.admit(arrivals)
+    assert all(isinstance(one, MailboxState | TooManyConnections) for one in outcomes)
+    return [
+        arrival.connection_id if isinstance(outcome, MailboxState) else None
+        for arrival, outcome in zip(arrivals, outcomes, strict=True)
+    ]
+
+
+def fill(worker: Leases, user_id: str = ALICE, count: int = CAP) -> list[UUID]:
+    taken = [one for _ in range(count) for one in come(worker, user_id) if one is not None]
+    assert len(taken) == count
     return taken
 
 
-def is_full(worker: Leases, account_id: int = ALICE) -> bool:
-    connection_id = uuid4()
-    try:
-        worker.take(account_id, connection_id)
-    except TooManyConnections:
-        return True
-    give_back(worker, connection_id)
-    return False
+def is_full(worker: Leases, user_id: str = ALICE) -> bool:
+    [taken] = come(worker, user_id)
+    if taken is not None:
+        give_back(worker, taken)
+    return taken is None
 
 
 def give_back(worker: Leases, *connection_ids: UUID) -> None:
@@ -74,15 +92,77 @@ def test_a_user_has_so_many_slots_over_all_workers(worker: Leases, other_worker:
 def test_of_many_who_come_at_once_to_two_workers_just_the_cap_gets_in(
     worker: Leases, other_worker: Leases
 ) -> None:
-    def is_let_in(number: int) -> bool:
-        try:
-            (worker, other_worker)[number % 2].take(ALICE, uuid4())
-        except TooManyConnections:
-            return False
-        return True
+    def let_in(number: int) -> int:
+        mine = (worker, other_worker)[number % 2]
+        return sum(one is not None for one in come(mine, *[ALICE, BOB] * (1 + number % 3)))
 
     with ThreadPoolExecutor(20) as threads:
-        assert sum(threads.map(is_let_in, range(20))) == CAP
+        assert sum(threads.map(let_in, range(20))) == 2 * CAP
+    assert is_full(worker)
+    assert is_full(other_worker, BOB)
+
+
+def test_of_many_who_come_together_each_user_gets_the_cap(worker: Leases) -> None:
+    let_in = come(worker, *[ALICE, BOB] * (2 * CAP), ALICE)
+    for places in (let_in[0::2], let_in[1::2]):
+        assert sum(one is not None for one in places) == CAP
+
+
+def test_who_comes_learns_where_its_mailbox_stands(
+    store: Process, worker: Leases, alice: Party, bob: Party
+) -> None:
+    for _ in range(3):
+        store.send(alice, bob)
+    store.ack(bob, 2)
+    [hers, his, nobodys] = worker.admit(
+        [Arrival(user_id, uuid4()) for user_id in (ALICE, BOB, "nobody")]
+    )
+    assert (hers, his, nobodys) == (store.state(alice), store.state(bob), None)
+
+
+def test_workers_that_let_in_and_free_many_at_once_do_not_get_in_each_others_way(
+    worker: Leases, other_worker: Leases
+) -> None:
+    def churn(mine: Leases) -> None:
+        for _ in range(40):
+            taken = come(mine, *[ALICE, BOB] * CAP)
+            give_back(mine, *[one for one in taken if one is not None])
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(churn, one) for one in (worker, other_worker) * 2]:
+            done.result()
+    fill(worker)
+    fill(other_worker, BOB)
+
+
+def test_a_worker_that_began_a_moment_ago_is_not_taken_for_dead(
+    postgresql_url: str, connect_to: Callable[[str], Engine]
+) -> None:
+    ours, beginning = Process(connect_to(postgresql_url)), connect_to(postgresql_url)
+    alice = ours.user(ALICE)
+    worker = Leases(ours.database, CAP)
+    worker.renew()
+    with ThreadPoolExecutor(1) as threads, beginning.begin() as transaction:
+        theirs = uuid4()
+        lease = {"id": theirs, "expires_at": now() + timedelta(seconds=LEASE_SECONDS)}
+        transaction.execute(sa.insert(workers), lease)
+        place = {"account_id": alice.account_id, "worker_id": theirs}
+        rows = [{**place, "slot": slot, "id": uuid4()} for slot in range(CAP)]
+        transaction.execute(sa.insert(connections), rows)
+        # What this has begun with knows nothing of that worker, but has to wait for its rows.
+        coming = threads.submit(come, worker, ALICE)
+        wait_until(lambda: somebody_waits(ours), DEADLINE_SECONDS, lambda: "nobody waits")
+        transaction.commit()
+        assert coming.result(DEADLINE_SECONDS) == [None]
+    assert set(rows_of(ours)) == {row["id"] for row in rows}
+    ours.database.dispose()
+
+
+def somebody_waits(store: Process) -> bool:
+    """Whether a transaction waits for the end of another one."""
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with store.database.read() as connection:
+        return bool(connection.scalar(waiting))
 
 
 def test_a_slot_that_is_given_back_is_free(worker: Leases, other_worker: Leases) -> None:
@@ -162,37 +242,36 @@ def test_a_worker_that_resigns_frees_all_its_slots(worker: Leases, other_worker:
 
 
 def test_an_end_reaches_every_live_connection_of_the_user_and_no_other(
-    worker: Leases, other_worker: Leases
+    worker: Leases, other_worker: Leases, people: dict[str, int]
 ) -> None:
     here, there, others = fill(worker, count=1), fill(other_worker, count=2), fill(worker, BOB)
-    assert worker.end_all_of(ALICE, 4401) == 3
+    assert worker.end_all_of(people[ALICE], 4401) == 3
     assert worker.wanted_ends() == dict.fromkeys(here, 4401)
     assert other_worker.wanted_ends() == dict.fromkeys(there, 4401)
     assert not set(others) & worker.wanted_ends().keys()
 
 
-def test_who_comes_after_an_end_is_not_ended(worker: Leases) -> None:
+def test_who_comes_after_an_end_is_not_ended(worker: Leases, people: dict[str, int]) -> None:
     for connection_id in fill(worker):
-        worker.end_all_of(ALICE, 4401)
+        worker.end_all_of(people[ALICE], 4401)
         give_back(worker, connection_id)
     fill(worker)
     assert worker.wanted_ends() == {}
 
 
 def test_a_slot_that_a_dead_worker_was_told_to_end_is_taken_without_the_end(
-    store: Process, worker: Leases, other_worker: Leases
+    store: Process, worker: Leases, other_worker: Leases, people: dict[str, int]
 ) -> None:
     fill(worker)
-    worker.end_all_of(ALICE, 4401)
+    worker.end_all_of(people[ALICE], 4401)
     let_pass(store, LEASE_SECONDS + 1)
     fill(other_worker)
     assert other_worker.wanted_ends() == {}
 
 
 def test_what_could_not_be_given_back_is_given_back_later(
-    store: Process, other_worker: Leases, monkeypatch: pytest.MonkeyPatch
+    worker: Leases, other_worker: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = Leases(store.database, CAP)
     taken = fill(worker)
     worker.give_back(taken[0])
     with monkeypatch.context() as away:

@@ -16,7 +16,9 @@ from simple_websocket import Server
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
-from flask_e2emsg.transport.websocket import Ended, Handover, WebSocket, text_frame
+from flask_e2emsg.transport.framing import Ended, text_frame
+from flask_e2emsg.transport.handshake import Handover
+from flask_e2emsg.transport.websocket import WebSocket
 
 DEADLINE_SECONDS = 20.0
 TINY_BUFFER = 8192
@@ -147,8 +149,7 @@ class Echo:
         self._sock.close()
 
     def _send_pongs(self) -> None:
-        pongs = self.websocket.pongs
-        self.websocket.send([pongs.popleft() for _ in range(len(pongs))])
+        self.websocket.send(self.websocket.take_pongs())
 
 
 class EchoServer:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import kosoku
 import pytest
 
-from flask_e2emsg.transport.websocket import REASONS
+from flask_e2emsg.transport.framing import REASONS
 from tests.transport.peers import EchoServer
 
 if TYPE_CHECKING:

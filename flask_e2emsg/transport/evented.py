@@ -1,0 +1,270 @@
+"""A connection on gevent's loop: the way for gunicorn's gevent workers, with no greenlet waiting.
+
+The loop says that the socket can be read or written, or that a time has come, and each of these
+asks for a task. One task reads, another writes; they meet in the session only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+import ssl
+import sys
+import time
+from _socket import socket as PlainSocket
+from collections.abc import Callable
+from typing import Any
+
+from .framing import Decoder, Ended, close_frame
+from .reactor import Reactor, Task
+from .websocket import LINGER_BYTES, LINGER_SECONDS, RECEIVE_BYTES, set_options
+from .ws import Session, Start
+
+READABLE, WRITABLE = 1, 2
+
+
+def why_not(sock: socket.socket) -> str | None:
+    """Why a socket cannot be put on gevent's loop; None if it can."""
+    gevent_socket = sys.modules.get("gevent.socket")
+    if gevent_socket is None or not isinstance(sock, gevent_socket.socket):
+        return "this server has no gevent loop"
+    if isinstance(sock, ssl.SSLSocket):
+        return "TLS ends in this server"
+    return None
+
+
+class Evented:
+    """One connection.
+
+    It takes the descriptor away from the server's socket, so that the server cannot close it.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_early",
+        "_end_at",
+        "_is_over",
+        "_is_saying_goodbye",
+        "_left_to_discard",
+        "_loop",
+        "_on_end",
+        "_pump",
+        "_reading",
+        "_rest",
+        "_session",
+        "_sock",
+        "_texts",
+        "_timer",
+        "_timer_at",
+        "_to_read",
+        "_to_write",
+        "_write_timeout",
+        "_writing",
+    )
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        session: Session,
+        sock: socket.socket,
+        early: bytes,
+        max_message_bytes: int,
+        write_timeout_seconds: float,
+        on_end: Callable[[], None],
+    ) -> None:
+        set_options(sock)
+        self._session = session
+        self._pump = session.pump
+        self._decoder = Decoder(max_message_bytes)
+        self._early = early
+        self._texts: list[bytes] = []  # they wait until the client has taken its answers
+        self._rest: memoryview | None = None  # what the client does not take yet
+        self._write_timeout = write_timeout_seconds
+        self._end_at = math.inf  # on the monotonic clock; unless bytes go out, or all is said
+        self._is_saying_goodbye = False
+        self._left_to_discard = LINGER_BYTES
+        self._is_over = False
+        self._on_end = on_end
+        self._loop = reactor.loop
+        self._reading = Task(reactor, self._read)
+        self._writing = Task(reactor, self._write)
+        self._sock = PlainSocket(sock.family, sock.type, sock.proto, sock.detach())
+        self._sock.setblocking(False)
+        self._to_read = self._loop.io(self._sock.fileno(), READABLE)
+        self._to_write: Any = None
+        self._timer: Any = None
+        self._timer_at = math.inf
+
+    def start(self, start: Start) -> None:
+        """Serve from now on. Whatever fails, the client gets a close frame."""
+        try:
+            self._session.begin(start)
+        except BaseException as error:
+            self._session.failed("opening", error)
+        self._pump.attach(self._writing, self)
+        self._reading.set()
+
+    def set(self) -> None:
+        """The client may have room for another request."""
+        if self._texts:
+            self._reading.set()
+
+    def _can_read(self) -> None:
+        self._to_read.stop()
+        self._reading.set()
+
+    def _can_write(self) -> None:
+        self._to_write.stop()
+        self._writing.set()
+
+    def _is_time(self) -> None:
+        self._timer_at = math.inf
+        self._writing.set()
+
+    def _read(self) -> None:
+        if self._is_over or self._is_saying_goodbye:
+            self._discard()
+            return
+        try:
+            self._read_and_handle()
+        except BlockingIOError:
+            self._listen()
+        except Ended as ended:
+            self._pump.close(1006 if ended.code is None else ended.code)
+        except BaseException as error:
+            self._session.failed("reading", error)
+
+    def _read_and_handle(self) -> None:
+        pump, session = self._pump, self._session
+        texts = self._texts or self._decoder.feed(self._receive())
+        session.silent_since = None
+        for index, text in enumerate(texts):
+            if pump.is_full or pump.close_code is not None:
+                self._texts = texts[index:]
+                break
+            session.handle(text)
+        else:
+            self._texts = []
+            self._listen()
+        if self._decoder.has_pongs:
+            self._writing.set()
+
+    def _receive(self) -> bytes:
+        if self._decoder.has_ended:
+            return b""
+        if self._early:
+            data, self._early = self._early[:RECEIVE_BYTES], self._early[RECEIVE_BYTES:]
+            return data
+        try:
+            return self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return b""
+
+    def _listen(self) -> None:
+        if self._early or self._decoder.has_ended:
+            self._reading.set()
+        elif not self._is_over:
+            self._session.silent_since = time.monotonic()
+            self._to_read.start(self._can_read)
+
+    def _discard(self) -> None:
+        """Take what still comes for a moment.
+
+        Closing on unread bytes resets the connection, and the peer may lose our close frame.
+        """
+        if self._is_over:
+            return
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            self._to_read.start(self._can_read)
+        except OSError:
+            self._end()
+        else:
+            self._left_to_discard -= len(data)
+            if data and self._left_to_discard > 0:
+                self._to_read.start(self._can_read)
+            else:
+                self._end()
+
+    def _write(self) -> None:
+        if self._is_over:
+            return
+        try:
+            self._go_on_writing()
+        except OSError:
+            self._pump.close(4480)
+            self._end()
+        except BaseException as error:
+            self._session.failed("writing", error)
+            if self._is_saying_goodbye:
+                self._end()
+
+    def _go_on_writing(self) -> None:
+        now = time.monotonic()
+        if self._pump.close_code == 1006:
+            self._end()
+            return
+        if self._rest is not None:
+            self._send(self._rest)
+        if self._rest is None and not self._is_saying_goodbye:
+            self._session.end_if_due(now)
+            if self._pump.close_code is None:
+                self._write_frames(self._decoder.take_pongs() + self._session.due(now))
+            else:
+                self._say_goodbye(self._pump.close_code)
+        if now >= self._end_at:
+            raise TimeoutError
+        if not self._is_over:
+            self._set_timer(now)
+
+    def _write_frames(self, frames: list[bytes]) -> None:
+        if frames:
+            self._send(memoryview(b"".join(frames)))
+
+    def _say_goodbye(self, code: int) -> None:
+        self._is_saying_goodbye = True
+        self._send(memoryview(b"".join([*self._session.replies(), close_frame(code)])))
+        self._reading.set()
+
+    def _send(self, data: memoryview) -> None:
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            self._rest, self._end_at = None, math.inf
+            if self._is_saying_goodbye:
+                self._sock.shutdown(socket.SHUT_WR)
+                self._end_at = time.monotonic() + LINGER_SECONDS
+            return
+        # The deadline is for the next byte, not for all of them: slow is not gone.
+        if sent or self._rest is None:
+            self._end_at = time.monotonic() + self._write_timeout
+        self._rest = data[sent:]
+        if self._to_write is None:
+            self._to_write = self._loop.io(self._sock.fileno(), WRITABLE)
+        self._to_write.start(self._can_write)
+
+    def _set_timer(self, now: float) -> None:
+        at = self._session.next_at(now) if self._end_at == math.inf else self._end_at
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.close()
+            self._timer_at = at
+            self._timer = self._loop.timer(max(at - now, 0.0))
+            self._timer.start(self._is_time)
+
+    def _end(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        for watcher in (self._to_read, self._to_write, self._timer):
+            if watcher is not None:
+                watcher.close()
+        with contextlib.suppress(OSError):
+            self._sock.close()
+        self._on_end()

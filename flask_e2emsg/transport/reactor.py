@@ -1,0 +1,98 @@
+"""Tasks on gevent's loop: what sockets ask for is done by a few greenlets, not by one for each.
+
+What the loop sees may lead to waiting for the database, which the loop itself must never do. So it
+becomes a task, and tasks are done by greenlets: while one of them waits, another goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger("flask_e2emsg.reactor")
+
+IDLE_WORKERS = 16
+
+
+class Reactor:
+    """The tasks of one process. To be made on the thread of its gevent hub."""
+
+    def __init__(self) -> None:
+        import gevent
+        from gevent.monkey import get_original
+
+        self._spawn: Any = gevent.spawn
+        self._current: Any = gevent.getcurrent
+        self._hub: Any = gevent.get_hub()
+        self._native_thread: Callable[[], int] = get_original("_thread", "get_ident")
+        self._home = self._native_thread()
+        self._queue: deque[Task] = deque()
+        self._is_woken = False
+        self._idle: list[Any] = []
+        self.loop: Any = self._hub.loop
+
+    def enqueue(self, task: Task) -> None:
+        """Have a task done soon."""
+        self._queue.append(task)
+        if self._is_woken:
+            return
+        self._is_woken = True
+        if self._native_thread() == self._home:
+            self.loop.run_callback(self._wake)
+        else:
+            self.loop.run_callback_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._idle:
+            self._idle.pop().switch()
+        else:
+            self._spawn(self._work)
+
+    def _work(self) -> None:
+        while True:
+            self._is_woken = False
+            # No more than are there now: the loop has to have its turn, for it may bring others.
+            for _ in range(len(self._queue)):
+                if self._queue:
+                    self._queue.popleft().run()
+            if len(self._idle) >= IDLE_WORKERS:
+                return
+            self._idle.append(self._current())
+            self._hub.switch()
+
+
+class Task:
+    """Something that is done soon after it was asked for: once for all who ask meanwhile.
+
+    It is never done twice at a time.
+    """
+
+    __slots__ = ("_is_asked", "_is_running", "_reactor", "_work")
+
+    def __init__(self, reactor: Reactor, work: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._work = work
+        self._is_asked = False
+        self._is_running = False
+
+    def set(self) -> None:
+        """Ask for it. Never waits."""
+        if not self._is_asked:
+            self._is_asked = True
+            if not self._is_running:
+                self._reactor.enqueue(self)
+
+    def run(self) -> None:
+        """Do it now."""
+        self._is_asked, self._is_running = False, True
+        try:
+            self._work()
+        except BaseException as error:
+            # Whoever raises SystemExit here must not end the others.
+            logger.error("a task failed: %s", type(error).__name__)
+        finally:
+            self._is_running = False
+            if self._is_asked:
+                self._reactor.enqueue(self)
