@@ -172,6 +172,7 @@ def _report(
     titles = LIMITS | {server.name: server.title for server in servers.values()}
     report.print_tables(results, titles)
     report.print_targets(results)
+    report.print_noise(results)
     report.print_failures(results)
     note = (
         f"{machine['cores']} cores, PostgreSQL {machine['postgresql']} with fsync, "

@@ -41,6 +41,12 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
+def busy_seconds() -> float:
+    """The processor time of everything on this machine."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
+
+
 def memory(pid: int) -> Memory:
     """The memory of a process and its descendants."""
     pss = rss = 0

@@ -41,6 +41,13 @@ def print_targets(results: Results) -> None:
     _print_rows(rows)
 
 
+def print_noise(results: Results) -> None:
+    """How much of the machine others took meanwhile: what they take, nobody measured here has."""
+    shares = [each.figures["others"] for each in results.measurements if "others" in each.figures]
+    if spread := Spread.of(shares):
+        print(f"\nOther processes took {_spread(spread, _short)} % of the processors meanwhile.")
+
+
 def print_failures(results: Results) -> None:
     """The runs without figures, loudly."""
     if not results.failures:

@@ -6,6 +6,7 @@ processor time is what the server and PostgreSQL took in it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,12 +43,38 @@ class Bench:
     warmup: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cost:
-    """Processor seconds of a part of a run."""
+    """Seconds of a part of a run: by the clock, and of the processors."""
 
-    server: float = 0.0
-    postgres: float = 0.0
+    clock: float
+    server: float
+    postgres: float
+    machine: float  # everything that ran on it
+
+    @classmethod
+    def so_far(cls, up: Running, postgres: Postgres) -> Cost:
+        """Since they began; the difference of two of these is what something cost."""
+        return cls(
+            time.monotonic(),
+            up.cpu_seconds(),
+            processes.cpu_seconds(postgres.pid),
+            processes.busy_seconds(),
+        )
+
+    def since(self, before: Cost) -> Cost:
+        """The difference."""
+        return Cost(
+            self.clock - before.clock,
+            self.server - before.server,
+            self.postgres - before.postgres,
+            self.machine - before.machine,
+        )
+
+    def taken_by_others(self, client: float) -> Figures:
+        """The percentage of the processors that went to what has no part in the run."""
+        others = self.machine - self.server - self.postgres - client
+        return {"others": max(0.0, 100 * others / self.clock / (os.cpu_count() or 1))}
 
     def per_thousand(self, count: float) -> Figures:
         """As figures of a run with so many messages."""
@@ -186,10 +213,9 @@ def _idle(up: Running, users: Users, count: int) -> Iterator[None]:
 
 def _measured(client: LoadClient, up: Running, postgres: Postgres) -> Cost:
     client.wait_for("measuring")
-    before = Cost(up.cpu_seconds(), processes.cpu_seconds(postgres.pid))
+    before = Cost.so_far(up, postgres)
     client.wait_for("measured")
-    after = Cost(up.cpu_seconds(), processes.cpu_seconds(postgres.pid))
-    return Cost(after.server - before.server, after.postgres - before.postgres)
+    return Cost.so_far(up, postgres).since(before)
 
 
 def _settled_memory(up: Running) -> processes.Memory:
@@ -227,6 +253,7 @@ def _message_figures(result: dict[str, Any], cost: Cost) -> Figures:
         "order_breaks_per_1000": result["order_breaks"] / result["sent"] * 1000,
         "client_cpu": result["client_cpu_seconds"] / accepted * 1000,
         **cost.per_thousand(accepted),
+        **cost.taken_by_others(result["client_cpu_seconds"]),
     }
     for side in ("accepted", "delivered"):
         for name, value in (result[f"{side}_ms"] or {}).items():
