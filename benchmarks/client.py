@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from .results import Failed
 
 SOURCES = Path(__file__).parent / "load"
 BINARY = Path(__file__).parent.parent / ".venv" / "bench" / "load"
+CALM_SECONDS = 0.3
 TOKEN_LIFE = timedelta(hours=12)
 
 
@@ -108,6 +110,8 @@ class LoadClient(AbstractContextManager["LoadClient"]):
     def begin(self) -> None:
         """Let it begin, once its connections are open."""
         self.wait_for("ready")
+        # Some servers look for a backlog after their hello: what comes meanwhile, they send twice.
+        time.sleep(CALM_SECONDS)
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()

@@ -264,8 +264,10 @@ static void take_packet(struct connection *connection, const char *text, size_t 
     if (length >= 1 && text[0] == '2') return write_text(connection, "3", 1);
     if (length >= 1 && text[0] == '0') return write_text(connection, "40", 2);
     if (length < 2 || text[0] != '4') return;
-    if (text[1] == '0' && connection->phase == OPENING) return opened(connection);
-    if (text[1] == '2' && connection->phase == OPEN) listener.text(connection, text, length);
+    if (text[1] != '2') return;
+    bool is_hello = length >= 10 && memcmp(text + 2, "[\"hello\"", 8) == 0;
+    if (connection->phase == OPENING && is_hello) return opened(connection);
+    if (connection->phase == OPEN) listener.text(connection, text, length);
 }
 
 static void take_text(struct connection *connection, const char *text, size_t length) {
