@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from benchmarks.load import Peer
+from tests.acceptance.cheap_peer import Peer
 from tests.acceptance.client import SocketClient
 from tests.acceptance.conftest import DATABASES, Hosting
 from tests.acceptance.gaps import GAPS

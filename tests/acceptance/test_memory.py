@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.load import Peer
+from tests.acceptance.cheap_peer import Peer
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import People, Person
 from tests.acceptance.rest import RestClient

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from benchmarks.load import Peer
+from tests.acceptance.cheap_peer import Peer
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.inside import FAULTS
 from tests.acceptance.people import People, Person
