@@ -16,7 +16,7 @@ LOWEST_PYTHON := $(LOWEST)/bin/python
 LOWEST_TESTS := tests/transport tests/extension \
 	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py)
 
-.PHONY: run demo test test-lowest check bench bench-quick nginx clean
+.PHONY: run demo test test-threads test-lowest check bench bench-quick nginx clean
 
 run: $(VENV)/.example
 	$(BIN)/flask --app example_app db upgrade
@@ -27,6 +27,10 @@ demo: $(VENV)/.example
 
 test: $(VENV)/.dev nginx
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# The same servers once more, their sockets served as on other servers than gunicorn with gevent.
+test-threads: $(VENV)/.dev nginx
+	TEST_SOCKET_DRIVER=threads $(BIN)/python -m pytest $(PYTEST_FLAGS) tests/acceptance tests/security
 
 test-lowest: $(LOWEST)/.test
 	$(LOWEST_PYTHON) -m pytest $(PYTEST_FLAGS) $(LOWEST_TESTS)

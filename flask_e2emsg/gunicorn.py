@@ -6,6 +6,7 @@ Put that line first in a `gunicorn.conf.py`; what follows it overrides. A host w
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
@@ -60,6 +61,9 @@ def prepare_worker(worker: Any) -> None:
     _warn(worker, state)
     _make_room(worker, state)
     _outlast_sockets(worker, state)
+    # What an app has loaded stays: the collector need not look through it again and again.
+    gc.collect()
+    gc.freeze()
     threading.Thread(target=_watch, args=(worker, state), name="e2emsg-drain").start()
 
 

@@ -12,8 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import Internal, Refusal, SchemaMissing
 from ..protocol.entries import Entry
@@ -32,8 +31,7 @@ Done = Callable[[Outcome], None]
 Publish = Callable[[Mapping[str, list[Entry]]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     operation: Operation
     done: Done
 

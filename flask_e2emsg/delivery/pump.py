@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from itertools import accumulate
 from typing import Protocol
@@ -66,6 +65,33 @@ class Pump:
             monotonic clock.
     """
 
+    __slots__ = (
+        "_ack_committed",
+        "_ack_running",
+        "_ack_wanted",
+        "_backlog",
+        "_commit_ack",
+        "_entries_after",
+        "_fresh",
+        "_fresh_bytes",
+        "_head",
+        "_later",
+        "_lock",
+        "_page_limit",
+        "_replies",
+        "_unanswered",
+        "_window",
+        "answered",
+        "close_code",
+        "credential",
+        "id",
+        "look_again_at",
+        "origin",
+        "owner",
+        "stirred",
+        "vouched_at",
+    )
+
     def __init__(
         self, owner: Party, entries_after: EntriesAfter, ack: Callable[[Pump, int], None]
     ) -> None:
@@ -84,12 +110,12 @@ class Pump:
         self._window = Window(0, 1)
         self._backlog: int | None = None
         self._head = 0
-        self._fresh: deque[Entry] = deque()
+        self._fresh: list[Entry] = []
         self._fresh_bytes = 0  # of those that come later, too
         self._later: dict[int, Entry] = {}  # beyond a gap
         self.look_again_at: float | None = None
         self._page_limit = ENTRIES_AT_ONCE
-        self._replies: deque[bytes] = deque()
+        self._replies: list[bytes] = []
         self._unanswered = 0
         self._ack_wanted = 0
         self._ack_committed = 0
@@ -154,7 +180,8 @@ class Pump:
 
     def reply(self, frame: bytes) -> None:
         """A frame for the client that is no entry."""
-        self._replies.append(frame)
+        with self._lock:
+            self._replies.append(frame)
         self.stirred.set()
 
     def tell(self, frame: bytes) -> None:
@@ -221,7 +248,8 @@ class Pump:
 
     def take_replies(self) -> list[bytes]:
         """Answers and ephemeral frames to write now."""
-        replies = [self._replies.popleft() for _ in range(len(self._replies))]
+        with self._lock:
+            replies, self._replies = self._replies, []
         self.answered.set()
         return replies
 
@@ -245,14 +273,14 @@ class Pump:
             room, position = self._window.room, self._window.position
             if self.look_again_at is not None and self.look_again_at <= time.monotonic():
                 self._forget_what_came_early()
-            while self._fresh and self._fresh[0].seq <= position:
-                self._next_fresh()
+            if self._fresh and self._fresh[0].seq <= position:
+                self._next_fresh(sum(entry.seq <= position for entry in self._fresh))
             if room <= 0 or self._head <= position:
                 return []
             head = self._head
             if self._fresh and self._fresh[0].seq == position + 1:
                 count = min(room, ENTRIES_AT_ONCE, len(self._fresh))
-                fresh = [self._next_fresh() for _ in range(count)]
+                fresh = self._next_fresh(count)
                 return self._passed(fresh, fresh[-1].seq)
             if self.look_again_at is not None:
                 return []
@@ -284,10 +312,11 @@ class Pump:
         self._later.clear()
         self.look_again_at = None
 
-    def _next_fresh(self) -> Entry:
-        entry = self._fresh.popleft()
-        self._fresh_bytes -= entry.size
-        return entry
+    def _next_fresh(self, count: int) -> list[Entry]:
+        entries = self._fresh[:count]
+        del self._fresh[:count]
+        self._fresh_bytes -= sum(entry.size for entry in entries)
+        return entries
 
     def _passed(self, entries: Sequence[Entry], through: int) -> list[Entry]:
         """Move the cursor over entries; those that the client is to get."""

@@ -13,7 +13,7 @@ from .values import encode_binary, format_time
 _encoder = msgspec.json.Encoder()
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A stored message, as both of its entries show it. Its `repr` hides the content."""
 
     id: UUID
@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True):
         return f"Message(id={self.id}, {len(self.content)} bytes)"
 
 
-class MessageEntry(msgspec.Struct, frozen=True):
+class MessageEntry(msgspec.Struct, frozen=True, gc=False):
     """`message` (to the mailbox's owner) or `sent` (by the owner, from any connection)."""
 
     seq: int
@@ -58,7 +58,7 @@ class MessageEntry(msgspec.Struct, frozen=True):
         )
 
 
-class ReceiptEntry(msgspec.Struct, frozen=True):
+class ReceiptEntry(msgspec.Struct, frozen=True, gc=False):
     """Some of the owner's messages were delivered or read."""
 
     seq: int

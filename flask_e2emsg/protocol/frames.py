@@ -32,7 +32,7 @@ MAX_REF_LENGTH = 255
 Ref = str | int
 
 
-class Outgoing(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+class Outgoing(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
     """One message as its sender hands it over."""
 
     id: UUID
@@ -46,7 +46,7 @@ class Outgoing(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         return f"Outgoing(id={self.id}, {len(self.content)} bytes)"
 
 
-class Send(msgspec.Struct, frozen=True):
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Store one message."""
 
     message: Outgoing
@@ -59,7 +59,7 @@ class SendMany(msgspec.Struct, frozen=True):
     messages: list[Outgoing]
 
 
-class Ack(msgspec.Struct, frozen=True):
+class Ack(msgspec.Struct, frozen=True, gc=False):
     """Every entry up to `seq` is stored by the client."""
 
     seq: int

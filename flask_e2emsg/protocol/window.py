@@ -11,7 +11,7 @@ lock guards it.
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
 
 from ..errors import BadRequest
 
@@ -19,13 +19,22 @@ from ..errors import BadRequest
 class Window:
     """The cursor and the flow control of one connection."""
 
+    __slots__ = (
+        "_accepted",
+        "_in_flight",
+        "_max_in_flight",
+        "_promised",
+        "_settled",
+        "position",
+    )
+
     def __init__(self, start: int, max_in_flight: int) -> None:
         self.position = start  # the newest position sent or skipped here
         self._accepted = start  # the newest own position that an answer has named
         self._promised = start  # the newest position that the client acknowledged
         self._settled = start  # how much of that counted already
         self._max_in_flight = max_in_flight
-        self._in_flight: deque[int] = deque()
+        self._in_flight: list[int] = []
 
     @property
     def room(self) -> int:
@@ -65,8 +74,7 @@ class Window:
         return self._settle(reached) if reached > self._settled else None
 
     def _settle(self, seq: int) -> int:
-        while self._in_flight and self._in_flight[0] <= seq:
-            self._in_flight.popleft()
+        del self._in_flight[: bisect_right(self._in_flight, seq)]
         # With nothing in flight, all that lies behind seq here are positions the client needs not.
         self._settled = self.position if not self._in_flight else max(seq, self._settled)
         return self._settled

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
@@ -23,8 +24,7 @@ ROWS_AT_ONCE = 500  # that a deletion takes before it lets others write
 PAUSE_SECONDS = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(msgspec.Struct, frozen=True, gc=False):
     """A user and the account that stands for it in the tables."""
 
     account_id: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ..protocol.frames import Outgoing
 from ..protocol.values import now
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from .mailbox import Append
 
 
-@dataclass(slots=True)
-class Row:
+class Row(msgspec.Struct, gc=False):
     """A message on its way into the table. Offsets count from its account's base."""
 
     message: Outgoing
@@ -30,8 +30,7 @@ class Row:
     recipient_offset: int
 
 
-@dataclass(slots=True)
-class Growth:
+class Growth(msgspec.Struct, gc=False):
     """By how much an account's log grows in a batch."""
 
     entries: int = 0
@@ -44,7 +43,6 @@ class Batch:
     def __init__(self, appends: Iterable[Append]) -> None:
         self.rows: list[Row] = []
         self.growths: defaultdict[int, Growth] = defaultdict(Growth)
-        self._received: set[int] = set()
         created_at = now()
         for append in appends:
             for recipient, message in zip(append.recipients, append.messages, strict=True):
@@ -70,13 +68,12 @@ class Batch:
 
     def _grow_sent(self, account_id: int) -> int:
         growth = self.growths[account_id]
-        growth.entries += 1
-        if account_id not in self._received:
+        if growth.leading_sent == growth.entries:
             growth.leading_sent += 1
+        growth.entries += 1
         return growth.entries
 
     def _grow_received(self, account_id: int) -> int:
-        self._received.add(account_id)
         growth = self.growths[account_id]
         growth.entries += 1
         return growth.entries

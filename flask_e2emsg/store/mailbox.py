@@ -16,10 +16,12 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
+
+import msgspec
 
 from ..errors import IdConflict, Refusal, UnknownRecipient
 from ..protocol.entries import Entry, Message, MessageEntry, ReceiptEntry
@@ -34,8 +36,7 @@ T = TypeVar("T")
 ATTEMPTS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True, gc=False):
     """Messages of one sender that are stored together, all or none."""
 
     sender: Party
@@ -46,8 +47,7 @@ class Append:
     first_stored_at: datetime | None = None  # when the first message was stored, if it was before
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """What became of an Append."""
 
     created_at: datetime  # of the first message
@@ -55,16 +55,14 @@ class Appended:
     sent_seq: int | None  # position of the `sent` entry, where one is kept
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(msgspec.Struct, frozen=True, gc=False):
     """The owner has stored every entry up to `seq`."""
 
     owner: Party
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True, gc=False):
     """The owner has read these messages."""
 
     owner: Party
@@ -128,11 +126,17 @@ class Mailboxes(ABC):
         """
         outcomes: list[Appended | int | Refusal | None] = [None] * len(appends)
         entries: defaultdict[str, list[Entry]] = defaultdict(list)
-        repeats = _equal_sends(appends)
-        waiting = [item for item in enumerate(appends) if item[0] not in repeats]
+        repeats: dict[int, int] = {}
+        waiting = list(enumerate(appends))
+        has_repeats = _has_repeated_id(appends)
+        if has_repeats:
+            repeats = _equal_sends(appends)
+            waiting = [item for item in waiting if item[0] not in repeats]
         while waiting:
-            # An id may stand in a batch once: its second use has to see the first one stored.
-            now_stored, waiting = _split_at_repeated_id(waiting)
+            now_stored, waiting = waiting, []
+            if has_repeats:
+                # An id may stand in a batch once: its second use has to see the first one stored.
+                now_stored, waiting = _split_at_repeated_id(now_stored)
             for _ in range(ATTEMPTS):
                 batch = Batch(append for _, append in now_stored)
                 if not batch.rows:
@@ -147,7 +151,7 @@ class Mailboxes(ABC):
         for index, first in repeats.items():
             outcome = outcomes[first]
             if isinstance(outcome, Appended):
-                outcome = replace(outcome, is_new=False)
+                outcome = msgspec.structs.replace(outcome, is_new=False)
             outcomes[index] = outcome
         return Committed([_present(outcome) for outcome in outcomes], entries)
 
@@ -221,6 +225,11 @@ def _present(outcome: Appended | int | Refusal | None) -> Appended | int | Refus
     if outcome is None:
         raise AssertionError("an append without an outcome")
     return outcome
+
+
+def _has_repeated_id(appends: Sequence[Append]) -> bool:
+    ids = [message.id for append in appends for message in append.messages]
+    return len(set(ids)) < len(ids)
 
 
 def _equal_sends(appends: Sequence[Append]) -> dict[int, int]:
@@ -315,31 +324,31 @@ def _collect(
     entries: defaultdict[str, list[Entry]],
 ) -> None:
     """Turn offsets into positions: outcomes for the senders, entries for the mailboxes."""
-    rows = iter(batch.rows)
+    rows, bases = iter(batch.rows), stored.bases
     for index, append in appends:
         sent_seq = None
         for row in itertools.islice(rows, len(append.messages)):
-            message = _message_of(row)
+            message, sender, recipient = _message_of(row), row.sender, row.recipient
             if row.sender_offset is not None:
-                sent_seq = stored.bases[row.sender.account_id] + row.sender_offset
-                entry = MessageEntry(sent_seq, message, row.origin)
-                entries[row.sender.user_id].append(entry)
-            received = stored.bases[row.recipient.account_id] + row.recipient_offset
-            entries[row.recipient.user_id].append(MessageEntry(received, message, None))
+                sent_seq = bases[sender.account_id] + row.sender_offset
+                entries[sender.user_id].append(MessageEntry(sent_seq, message, row.origin))
+            received = bases[recipient.account_id] + row.recipient_offset
+            entries[recipient.user_id].append(MessageEntry(received, message, None))
         created_at = append.first_stored_at or batch.rows[0].created_at
         outcomes[index] = Appended(created_at, True, sent_seq)
 
 
 def _message_of(row: Row) -> Message:
+    message = row.message
     return Message(
-        row.message.id,
+        message.id,
         row.sender.user_id,
         row.recipient.user_id,
-        row.message.conversation_id,
-        row.message.content,
+        message.conversation_id,
+        message.content,
         row.created_at,
         row.expires_at,
-        row.message.content_text,
+        message.content_text,
     )
 
 

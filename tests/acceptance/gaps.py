@@ -23,6 +23,8 @@ from flask_e2emsg.store.mailbox import Page
 from flask_e2emsg.transport import threads
 from flask_e2emsg.transport.reactor import Task
 
+Attach = Callable[[Pump, Signal, Signal], None]
+
 GAPS = (
     "before it is registered",
     "before its first look",
@@ -68,7 +70,6 @@ class Gaps:
 
         def add_with_gaps(pump: Pump) -> None:
             self._pass("before it is registered", pump.owner.user_id)
-            patch.object(pump, "attach", self._attach_with_gap(pump)).start()
             add(pump)
 
         @contextmanager
@@ -90,6 +91,7 @@ class Gaps:
             return page
 
         patch.object(threads, "Event", _Watched).start()
+        patch.object(Pump, "attach", self._attach_with_gap(Pump.attach)).start()
         patch.object(hub, "add", add_with_gaps).start()
         patch.object(hub, "waiting", waiting_with_gaps).start()
         patch.object(accounts, "ensure", ensure_with_gap).start()
@@ -100,12 +102,9 @@ class Gaps:
         assert gap in GAPS, gap
         self._armed = gap, sender, recipient
 
-    def _attach_with_gap(self, pump: Pump) -> Callable[[Signal, Signal], None]:
-        attach = pump.attach
-
-        woken = partial(self._pass, "when it wakes up", pump.owner.user_id)
-
-        def attach_with_gap(stirred: Signal, answered: Signal) -> None:
+    def _attach_with_gap(self, attach: Attach) -> Attach:
+        def attach_with_gap(pump: Pump, stirred: Signal, answered: Signal) -> None:
+            woken = partial(self._pass, "when it wakes up", pump.owner.user_id)
             if isinstance(stirred, Task):
                 work = stirred._work
 
@@ -116,7 +115,7 @@ class Gaps:
                 stirred._work = work_with_gap
             elif isinstance(stirred, _Watched):
                 stirred.about_to_clear = woken
-            attach(stirred, answered)
+            attach(pump, stirred, answered)
 
         return attach_with_gap
 
