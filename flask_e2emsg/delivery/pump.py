@@ -26,7 +26,7 @@ from ..store.mailbox import Page
 from .thread import quick_lock
 
 MAX_FRESH_BYTES = 262144  # of offered entries that wait for the writer
-ENTRIES_AT_ONCE = 64
+ENTRIES_AT_ONCE = 256
 BYTES_AT_ONCE = 262144  # of entries that were read and are not written yet; at least one entry
 MAX_UNANSWERED = 64
 MAX_EPHEMERAL = 256
@@ -196,12 +196,6 @@ class Pump:
         self.answered.set()
         self.stirred.set()
 
-    def accepted(self, seq: int | None) -> None:
-        """An answer will name this own position."""
-        if seq is not None:
-            with self._lock:
-                self._window.accepted(seq)
-
     def ack(self, seq: int) -> None:
         """The client has stored every entry up to `seq`.
 
@@ -238,12 +232,15 @@ class Pump:
         with self._lock:
             self._unanswered += 1
 
-    def end_request(self, answer: bytes | None = None) -> None:
-        """What begin_request() announced is done; the answer goes to the client."""
+    def end_request(self, answer: bytes | None = None, own_seq: int | None = None) -> None:
+        """What begin_request() announced is done; the answer, which may name an own position."""
         with self._lock:
             self._unanswered -= 1
-        if answer is not None:
-            self.reply(answer)
+            if own_seq is not None:
+                self._window.accepted(own_seq)
+            if answer is not None:
+                self._replies.append(answer)
+        self.stirred.set()
         self.answered.set()
 
     def take_replies(self) -> list[bytes]:

@@ -72,12 +72,10 @@ class Router:
 
         def done(outcome: Outcome) -> None:
             if isinstance(outcome, Appended):
-                pump.accepted(outcome.sent_seq)
-                pump.end_request(
-                    frames.encode_accepted(
-                        message.id, outcome.sent_seq, outcome.created_at, outcome.is_new
-                    )
+                answer = frames.encode_accepted(
+                    message.id, outcome.sent_seq, outcome.created_at, outcome.is_new
                 )
+                pump.end_request(answer, outcome.sent_seq)
             else:
                 self._refuse(pump, outcome, str(message.id), append)
 

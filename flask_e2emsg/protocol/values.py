@@ -6,9 +6,8 @@ A value that passes here is safe for every database: no NUL, no lone surrogate, 
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64encode
 from binascii import Error as Base64Error
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,6 +25,7 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _CURSOR = re.compile(r"([0-9a-f]{16}):(0|[1-9][0-9]{0,18})")
 # What is no letter of base64url, but would become one, becomes `!`, which is none of base64.
 _TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")
+_TO_BASE64URL = bytes.maketrans(b"+/", b"-_")
 _BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 # What a text may end with, by its length modulo 4: with no unused bit set. One more is no text.
 _LAST = (_BASE64URL, "", _BASE64URL[::16], _BASE64URL[::4])
@@ -73,7 +73,7 @@ def check_uuid(text: str, member: str = "id") -> UUID:
 
 def encode_binary(data: bytes) -> str:
     """base64url without padding (RFC 4648, section 5)."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return b2a_base64(data, newline=False).translate(_TO_BASE64URL, b"=").decode("ascii")
 
 
 def decode_binary(text: str, member: str) -> bytes:

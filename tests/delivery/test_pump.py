@@ -46,7 +46,7 @@ def test_an_offer_right_behind_the_cursor_spares_the_database() -> None:
 
 def test_an_offer_with_a_gap_before_it_is_a_hint_to_read() -> None:
     log = Log(*entries(1, 5))
-    one = started(log)
+    one = started(log, room=1000)
     one.offer(entries(4, 5))
     assert positions(take_all(one)) == [1, 2, 3, 4, 5]
     assert log.reads[0] == (0, ENTRIES_AT_ONCE)
@@ -369,7 +369,8 @@ def test_an_ack_of_an_own_position_that_is_not_reached_yet_counts_when_it_is() -
     acks = Acks()
     log = Log(entry(1))
     one = started(log, acks)
-    one.accepted(2)
+    one.begin_request()
+    one.end_request(own_seq=2)
     one.ack(2)
     assert [seq for seq in acks.wanted if seq > 0] == []
     log.held.append(entry(2, one.origin))
