@@ -19,6 +19,7 @@ FOLDER = Path(__file__).resolve().parent
 REPOSITORY = FOLDER.parent.parent
 ENVIRONMENT = REPOSITORY / ".venv" / "bench" / "peers"
 PYTHON = ENVIRONMENT / "bin" / "python"
+FOREIGN = ("FLASK_", "GUNICORN_", "JWT_", "NODE_", "PG", "SQLALCHEMY_", "WEB_CONCURRENCY")
 MAX_CONNECTIONS = 20_000  # gunicorn's default of 1,000 would leave the idle connections outside
 
 
@@ -66,8 +67,9 @@ def start(peer: Peer, database_url: str, secret: str, port: int) -> subprocess.P
     """
     with psycopg.connect(database_url) as connection:
         connection.execute((FOLDER / "schema.sql").read_bytes())
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     environment = {
-        **os.environ,
+        **kept,
         "DATABASE_URL": database_url,
         "JWT_SECRET": secret,
         "NODE_ENV": "production",

@@ -10,8 +10,8 @@ import pg from 'pg'
 import { Batches } from './batches.js'
 import { isSend, MAX_FRAME_BYTES, parse } from './frames.js'
 
-// What was fastest with 32 senders that keep 8 messages unanswered, and with one.
-const LIMITS = { limit: 64, writers: 3 }
+// What was fastest for 32 senders with 8 unanswered messages each, of 256 bytes and of 4 KiB.
+const LIMITS = { limit: 128, writers: 2 }
 
 // created_at grows within a batch, so that a backlog keeps the order.
 const INSERT = {
@@ -67,19 +67,31 @@ function writeMessage (recipient, id, senderJson, content, createdAt) {
     `"recipient":${recipient.userJson},"encrypted_content":"${content}","created_at":"${createdAt}"}`)
 }
 
-// The array literals are written here, since none of this needs escapes, but user ids do.
-const bare = (texts) => `{${texts.join(',')}}`
-const quoted = (texts) => `{"${texts.join('","')}"}`
-const escaped = (text) => text.replace(/["\\]/g, '\\$&')
+// `text[]` in PostgreSQL's binary format, which spares it the parsing: lengths and bytes after a
+// head of one dimension, no nulls, elements of type 25, their number, and 1 as the first index.
+function textArray (texts) {
+  const sizes = texts.map((text) => Buffer.byteLength(text))
+  const array = Buffer.allocUnsafe(sizes.reduce((sum, size) => sum + 4 + size, 20))
+  let at = 0
+  for (const number of [1, 0, 25, texts.length, 1]) at = array.writeInt32BE(number, at)
+  texts.forEach((text, i) => {
+    at = array.writeInt32BE(sizes[i], at)
+    at += array.write(text, at)
+  })
+  return array
+}
+
+// Short, and free of anything that an array literal would have to escape.
+const uuidArray = (ids) => `{${ids.join(',')}}`
 
 async function insert (batch) {
   const start = Math.max(Date.now() * 1000, newestMicroseconds)
   newestMicroseconds = start + batch.length
   await pool.query(INSERT, [
-    bare(batch.map((send) => send.id)),
-    quoted(batch.map((send) => escaped(send.sender.user))),
-    quoted(batch.map((send) => escaped(send.to))),
-    quoted(batch.map((send) => send.content)),
+    uuidArray(batch.map((send) => send.id)),
+    textArray(batch.map((send) => send.sender.user)),
+    textArray(batch.map((send) => send.to)),
+    textArray(batch.map((send) => send.content)),
     start
   ])
   return new Date(start / 1000).toISOString()
@@ -116,7 +128,7 @@ async function store (batch, previous) {
 
 async function mark (ids) {
   try {
-    await pool.query(DELIVERED, [bare(ids)])
+    await pool.query(DELIVERED, [uuidArray(ids)])
   } catch (error) {
     console.error('not marked as delivered:', error.message)
   }
