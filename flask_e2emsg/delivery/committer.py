@@ -1,6 +1,7 @@
 """One thread that makes one transaction of everything that waits.
 
-While a batch commits, the next one gathers: there is no timer. Guarantees: an operation is answered
+While a batch commits, the next one gathers: no send waits for a timer. Marks that are alone wait a
+few milliseconds for each other, or until a send comes that they can go with. Guarantees: an operation is answered
 after its COMMIT and never before; operations of one kind keep their order; what is wrong with one
 operation fails that one only. Callbacks run on the committer's thread and must not wait.
 """
@@ -24,6 +25,7 @@ logger = logging.getLogger("flask_e2emsg.committer")
 
 MAX_BATCH_MESSAGES = 512
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+GATHER_SECONDS = 0.005  # a receipt may be so late
 
 Operation = Append | Ack | Read
 Outcome = Appended | int | Refusal
@@ -61,12 +63,15 @@ class Committer:
         self._publish = publish
         self._queue: deque[_Waiting] = deque()
         self._arrived = threading.Event()
+        self._is_urgent = threading.Event()
         self._thread = LazyThread(name, self._run)
 
     def submit(self, operation: Operation, done: Done) -> None:
         """Have an operation committed with the next batch; `done` gets its outcome."""
         self._queue.append(_Waiting(operation, done))
         self._thread.ensure_running()
+        if isinstance(operation, Append) and not self._is_urgent.is_set():
+            self._is_urgent.set()
         if not self._arrived.is_set():
             self._arrived.set()
 
@@ -74,10 +79,13 @@ class Committer:
         while True:
             self._arrived.wait()
             self._arrived.clear()
-            while batch := self._next_batch():
-                self._work(batch)
+            while self._queue:
+                if len(self._queue) < MAX_BATCH_MESSAGES:
+                    self._is_urgent.wait(GATHER_SECONDS)
+                self._work(self._next_batch())
 
     def _next_batch(self) -> list[_Waiting]:
+        self._is_urgent.clear()
         batch: list[_Waiting] = []
         messages = size = 0
         while self._queue and messages < MAX_BATCH_MESSAGES and size < MAX_BATCH_BYTES:
@@ -88,6 +96,8 @@ class Committer:
                 size += sum(len(message.content) for message in waiting.operation.messages)
             else:
                 messages += 1
+        if self._queue:
+            self._is_urgent.set()
         return batch
 
     def _work(self, batch: list[_Waiting]) -> None:
