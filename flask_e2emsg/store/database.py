@@ -4,6 +4,9 @@ Guarantees: nobody holds a connection while waiting for a client; on SQLite ther
 this process, it takes the write lock before it reads, and nothing yields to other greenlets between
 BEGIN and COMMIT; on PostgreSQL a statement is its own transaction. Failures of the database come
 out as `Unavailable` or `SchemaMissing`; `Conflict` asks the caller to do its batch again.
+
+read() and write() give SQLAlchemy's connection. read_directly() and write_directly() give the
+driver's cursor, for the mailboxes: SQLAlchemy spends more on a statement than the driver does.
 """
 
 from __future__ import annotations
@@ -13,14 +16,15 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.pool import PoolProxiedConnection, StaticPool
 
 from ..errors import E2EMsgError, SchemaMissing, Unavailable
 
@@ -71,6 +75,7 @@ class Database:
         # One connection that everybody shares is all that an in-memory database has.
         self._shared = isinstance(host_engine.pool, StaticPool)
         self._engine = _own_engine(host_engine, shared=self._shared)
+        self._driver_error = self._engine.dialect.loaded_dbapi.Error
         # Reads queue here, without a time limit, rather than at the pool, which has one.
         self._reads = threading.BoundedSemaphore(CONCURRENT_READS)
         self._writer = threading.RLock()
@@ -79,11 +84,18 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for a few quick queries."""
-        turn = self._writer if self._shared else self._reads
-        with turn, _errors(), self._engine.connect() as connection:
-            if not self.is_sqlite:
-                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        with self._turn_to_read(), _errors(), self._engine.connect() as connection:
             yield connection
+
+    @contextmanager
+    def read_directly(self) -> Iterator[DBAPICursor]:
+        """A cursor of the driver's, for a few quick queries."""
+        with (
+            self._turn_to_read(),
+            self._pooled() as connection,
+            self._cursor_of(connection) as cursor,
+        ):
+            yield cursor
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -94,7 +106,7 @@ class Database:
         """
         if not self.is_sqlite:
             with _errors(), self._engine.connect() as connection:
-                yield connection.execution_options(isolation_level="AUTOCOMMIT")
+                yield connection
             return
         with self._writer, _errors():
             if self._open is not None:
@@ -104,9 +116,79 @@ class Database:
             with self._engine.connect() as connection:
                 yield from self._transaction(connection)
 
+    @contextmanager
+    def write_directly(self) -> Iterator[DBAPICursor]:
+        """What write() gives, as a cursor of the driver's. There is no write() inside it."""
+        if not self.is_sqlite:
+            with self._pooled() as connection, self._cursor_of(connection) as cursor:
+                yield cursor
+            return
+        with self._writer:
+            if self._open is None:
+                with self._direct_transaction() as cursor:
+                    yield cursor
+            else:
+                with self._cursor_of(self._open.connection) as cursor, _savepoint(cursor):
+                    yield cursor
+
     def together(self) -> AbstractContextManager[object]:
-        """On SQLite, one transaction for every write() inside; elsewhere nothing."""
+        """On SQLite, one transaction for every write or direct write inside; elsewhere nothing."""
         return self.write() if self.is_sqlite else nullcontext()
+
+    def _turn_to_read(self) -> AbstractContextManager[object]:
+        return self._writer if self._shared else self._reads
+
+    @contextmanager
+    def _pooled(self) -> Iterator[PoolProxiedConnection]:
+        """A connection from the pool, without SQLAlchemy's around it."""
+        with _errors():
+            try:
+                connection = self._engine.raw_connection()
+            except self._driver_error as error:
+                raise ConnectionLost from error
+        try:
+            yield connection
+        finally:
+            if connection.is_valid:
+                connection.close()
+
+    @contextmanager
+    def _cursor_of(self, connection: PoolProxiedConnection) -> Iterator[DBAPICursor]:
+        with _errors():
+            try:
+                with closing(connection.cursor()) as cursor:
+                    yield cursor
+            except self._driver_error as error:
+                is_lost = self._engine.dialect.is_disconnect(error, connection, None)
+                if is_lost:
+                    self._forget(connection)
+                raise exc.DBAPIError.instance(
+                    "", None, error, self._driver_error, True, is_lost, self._engine.dialect
+                ) from error
+            except Exception:
+                raise
+            except BaseException:
+                # Whoever was ended while waiting for an answer leaves it to be read by the next.
+                if not self.is_sqlite:
+                    connection.invalidate()
+                raise
+
+    def _forget(self, connection: PoolProxiedConnection) -> None:
+        """What took this connection away took the idle ones, too."""
+        connection.invalidate()
+        self.dispose()
+
+    @contextmanager
+    def _direct_transaction(self) -> Iterator[DBAPICursor]:
+        with self._pooled() as connection, self._cursor_of(connection) as cursor:
+            if not self._shared:
+                _patiently(lambda: cursor.execute("BEGIN IMMEDIATE"))
+            try:
+                yield cursor
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
 
     def _transaction(self, connection: Connection) -> Iterator[Connection]:
         if not self._shared:
@@ -145,14 +227,25 @@ def _own_engine(host_engine: Engine, *, shared: bool) -> Engine:
         pool, host_engine.dialect, host_engine.url, logging_name=LOG_NAME, hide_parameters=True
     )
     logging.getLogger(f"sqlalchemy.engine.Engine.{LOG_NAME}").addFilter(_shows_no_rows)
-    if engine.dialect.name == "sqlite" and not shared:
-        sa.event.listen(pool, "connect", _prepare_sqlite)
+    if not shared:
+        is_sqlite = engine.dialect.name == "sqlite"
+        prepare = _prepare_sqlite if is_sqlite else _commits_by_itself(engine)
+        sa.event.listen(pool, "connect", prepare)
     return engine
 
 
 def _shows_no_rows(record: logging.LogRecord) -> bool:
     # At DEBUG SQLAlchemy writes every row that it reads.
     return record.levelno > logging.DEBUG
+
+
+def _commits_by_itself(engine: Engine) -> Callable[[Any, Any], None]:
+    """Once for each connection: as an option of every use it costs more than many a statement."""
+
+    def prepare(connection: Any, _record: Any) -> None:
+        engine.dialect.set_isolation_level(connection, "AUTOCOMMIT")
+
+    return prepare
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -166,6 +259,18 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # Else what was deleted lies on in the file's free pages.
     cursor.execute("PRAGMA secure_delete = ON")
     cursor.close()
+
+
+@contextmanager
+def _savepoint(cursor: DBAPICursor) -> Iterator[None]:
+    cursor.execute("SAVEPOINT e2emsg")
+    try:
+        yield
+    except BaseException:
+        cursor.execute("ROLLBACK TO SAVEPOINT e2emsg")
+        cursor.execute("RELEASE SAVEPOINT e2emsg")
+        raise
+    cursor.execute("RELEASE SAVEPOINT e2emsg")
 
 
 def _patiently(action: Callable[[], object]) -> None:

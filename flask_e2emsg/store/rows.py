@@ -11,30 +11,39 @@ import msgspec
 
 from ..protocol.entries import Entry, Message, MessageEntry, ReceiptEntry
 from .accounts import Party
+from .mailbox import Page
 from .times import aware, aware_or_none
 
 
-def entry_from_row(row: Any, owner: Party) -> Entry:
-    """The entry in one row of an entries query.
+def page_from_rows(rows: Sequence[Sequence[Any]], owner: Party, seq: int, limit: int) -> Page:
+    """The page after `seq` from the rows of an entries query.
 
-    Columns: seq, place ('received', 'sent' or a receipt's kind), id, other (user id), and the
-    message's or the receipt's own columns.
+    Columns: the mailbox's last_seq, and NULL or seq, place ('received', 'sent' or 'event'), id,
+    other (user id), conversation_id, encrypted_content, created_at, expires_at, origin, and a
+    receipt's kind and data.
     """
-    if row.place == "event":
-        return receipt_from_json(row.seq, row.kind, row.data)
-    sender, recipient = owner.user_id, row.other
-    if row.place == "received":
-        sender, recipient = recipient, sender
+    if not rows:
+        return Page([], seq)
+    entries = [_entry(row, owner) for row in rows if row[1] is not None]
+    return Page(entries, entries[-1].seq if len(entries) == limit else rows[0][0])
+
+
+def _entry(row: Sequence[Any], owner: Party) -> Entry:
+    _, seq, place, message_id, other, conversation_id, content, *times, origin, kind, data = row
+    if place == "event":
+        return receipt_from_json(seq, kind, data)
+    created_at, expires_at = times
+    is_received = place == "received"
     message = Message(
-        row.id if isinstance(row.id, UUID) else UUID(row.id),
-        sender,
-        recipient,
-        row.conversation_id,
-        bytes(row.encrypted_content),
-        aware(row.created_at),
-        aware_or_none(row.expires_at),
+        message_id if isinstance(message_id, UUID) else UUID(message_id),
+        other if is_received else owner.user_id,
+        owner.user_id if is_received else other,
+        conversation_id,
+        bytes(content),
+        aware(created_at),
+        aware_or_none(expires_at),
     )
-    return MessageEntry(row.seq, message, row.origin if row.place == "sent" else None)
+    return MessageEntry(seq, message, None if is_received else origin)
 
 
 class _ReceiptData(msgspec.Struct):

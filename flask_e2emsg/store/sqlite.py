@@ -5,18 +5,20 @@ The write lock is taken before the first read, so nothing here can be overtaken.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import itertools
+import operator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from ..protocol.entries import ReceiptEntry
 from ..protocol.values import now
 from .accounts import Party
-from .batch import Batch, Row
+from .batch import Batch
 from .mailbox import (
     Ack,
     Known,
@@ -26,14 +28,16 @@ from .mailbox import (
     Read,
     Stored,
 )
-from .rows import entry_from_row, receipt_to_json
+from .rows import page_from_rows, receipt_to_json
 from .times import aware, sqlite_text
 
 # SQLite before 3.32 takes 999 parameters; one statement has a few besides its list.
 IDS_IN_ONE_STATEMENT = 900
 
 _ENTRIES = """
-SELECT a.last_seq, page.*, other.user_id AS other FROM e2emsg_accounts a
+SELECT a.last_seq, page.seq, page.place, page.id, other.user_id, page.conversation_id,
+    page.encrypted_content, page.created_at, page.expires_at, page.origin, page.kind, page.data
+FROM e2emsg_accounts a
 LEFT JOIN (
     SELECT * FROM (
         SELECT * FROM (SELECT recipient_seq AS seq, 'received' AS place, id, sender_id AS other_id,
@@ -63,21 +67,36 @@ INSERT INTO e2emsg_messages (id, sender_id, recipient_id, conversation_id, encry
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _GROW = """
-UPDATE e2emsg_accounts SET last_seq = last_seq + :entries, delivered_seq = delivered_seq
-    + CASE WHEN delivered_seq = last_seq THEN :leading ELSE 0 END
-WHERE id = :id
+UPDATE e2emsg_accounts SET last_seq = last_seq + ?, delivered_seq = delivered_seq
+    + CASE WHEN delivered_seq = last_seq THEN ? ELSE 0 END
+WHERE id = ?
 """
-_ARRIVED = """
-SELECT id, sender_id, recipient_id FROM e2emsg_messages
+_BASES = "SELECT id, last_seq FROM e2emsg_accounts WHERE id IN ({})"
+_KNOWN = """
+SELECT id, sender_id, recipient_id, encrypted_content, created_at, sender_seq
+FROM e2emsg_messages WHERE id IN ({})
+"""
+_STATES = "SELECT id, last_seq, delivered_seq FROM e2emsg_accounts WHERE id IN ({})"
+_NOBODY = (0, 0, 0)
+_DELIVER = """
+UPDATE e2emsg_messages SET delivered_at = ?
 WHERE recipient_id = ? AND recipient_seq > ? AND recipient_seq <= ? AND delivered_at IS NULL
     AND (expires_at IS NULL OR expires_at > ?)
-ORDER BY recipient_seq
+RETURNING id, sender_id, recipient_seq
+"""
+_REACH = "UPDATE e2emsg_accounts SET delivered_seq = ? WHERE id = ?"
+_MARKS = """
+SELECT id, sender_id, recipient_seq, recipient_id, delivered_at, read_at
+FROM e2emsg_messages WHERE id IN ({})
+"""
+_MARK_DELIVERED = "UPDATE e2emsg_messages SET delivered_at = ? WHERE id = ?"
+_MARK_READ = "UPDATE e2emsg_messages SET read_at = ? WHERE id = ?"
+_GROW_BY_RECEIPTS = """
+UPDATE e2emsg_accounts SET last_seq = last_seq + ? WHERE id = ? RETURNING last_seq, user_id
 """
 _ADD_EVENT = """
 INSERT INTO e2emsg_events (account_id, seq, kind, data, created_at) VALUES (?, ?, ?, ?, ?)
 """
-
-Receipts = list[tuple[str, ReceiptEntry]]
 
 
 class SQLiteMailboxes(Mailboxes):
@@ -91,147 +110,140 @@ class SQLiteMailboxes(Mailboxes):
             "limit": limit,
             "now": sqlite_text(now()),
         }
-        with self.database.read() as connection:
-            rows = connection.exec_driver_sql(_ENTRIES, parameters).all()
-        entries = [entry_from_row(row, owner) for row in rows if row.seq is not None]
-        if not rows:
-            return Page([], seq)
-        return Page(entries, entries[-1].seq if len(entries) == limit else rows[0].last_seq)
+        with self.database.read_directly() as cursor:
+            cursor.execute(_ENTRIES, parameters)
+            return page_from_rows(cursor.fetchall(), owner, seq, limit)
 
     def _store(self, batch: Batch) -> Stored | Obstacles:
-        with self.database.write() as connection:
-            account_ids = batch.account_ids
-            bases = dict(_select_in(connection, _BASES, account_ids))
-            ids = [row.message.id.hex for row in batch.rows]
-            known = {UUID(row[0]): _known(row) for row in _select_in(connection, _KNOWN, ids)}
+        account_ids = batch.account_ids
+        ids = [row.message.id.hex for row in batch.rows]
+        with self.database.write_directly() as cursor:
+            bases = dict(_select_in(cursor, _BASES, account_ids))
+            known = {UUID(row[0]): _known(row) for row in _select_in(cursor, _KNOWN, ids)}
             if known or len(bases) < len(account_ids):
                 return Obstacles(known, frozenset(bases))
-            connection.exec_driver_sql(
+            cursor.executemany(
                 _GROW,
                 [
-                    {"id": account_id, "entries": growth.entries, "leading": growth.leading_sent}
+                    (growth.entries, growth.leading_sent, account_id)
                     for account_id, growth in batch.growths.items()
                 ],
             )
-            connection.exec_driver_sql(_INSERT, [_values(row, bases) for row in batch.rows])
+            cursor.executemany(_INSERT, list(_values(batch, ids, bases)))
         return Stored(bases)
 
-    def _deliver(self, acks: Sequence[Ack], at: datetime) -> Receipts:
-        receipts: Receipts = []
-        with self.database.write() as connection:
-            ids = [ack.owner.account_id for ack in acks]
-            states = {row[0]: row for row in _select_in(connection, _STATES, ids)}
+    def _deliver(self, acks: Sequence[Ack], at: datetime) -> list[tuple[str, ReceiptEntry]]:
+        moment = sqlite_text(at)
+        receipts = _Receipts(self.ids_in_one_receipt)
+        reached = []
+        with self.database.write_directly() as cursor:
+            owner_ids = [ack.owner.account_id for ack in acks]
+            states = {row[0]: row for row in _select_in(cursor, _STATES, owner_ids)}
             for ack in acks:
-                state = states.get(ack.owner.account_id)
-                if state is None or ack.seq <= state[2]:
-                    continue
-                account_id, last_seq, delivered_seq = state
+                account_id, last_seq, delivered_seq = states.get(ack.owner.account_id, _NOBODY)
                 high = min(ack.seq, last_seq)
-                found = connection.exec_driver_sql(
-                    _ARRIVED, (account_id, delivered_seq, high, sqlite_text(at))
-                )
-                receipts += self._mark(connection, "delivered", found.all(), at)
-                connection.exec_driver_sql(
-                    "UPDATE e2emsg_accounts SET delivered_seq = ? WHERE id = ?", (high, account_id)
-                )
-        return receipts
+                if high > delivered_seq:
+                    cursor.execute(_DELIVER, (moment, account_id, delivered_seq, high, moment))
+                    receipts.add("delivered", ack.owner, cursor.fetchall())
+                    reached.append((high, account_id))
+            cursor.executemany(_REACH, reached)
+            return receipts.written(cursor, at)
 
-    def _read(self, reads: Sequence[Read], at: datetime) -> tuple[set[tuple[int, UUID]], Receipts]:
+    def _read(
+        self, reads: Sequence[Read], at: datetime
+    ) -> tuple[set[tuple[int, UUID]], list[tuple[str, ReceiptEntry]]]:
+        moment = sqlite_text(at)
         marked: set[tuple[int, UUID]] = set()
-        receipts: Receipts = []
-        with self.database.write() as connection:
+        receipts = _Receipts(self.ids_in_one_receipt)
+        with self.database.write_directly() as cursor:
             for read in reads:
+                owner = read.owner.account_id
                 ids = [message_id.hex for message_id in read.ids]
-                rows = [
-                    row
-                    for row in _select_in(connection, _MARKS, ids)
-                    if row.recipient_id == read.owner.account_id
-                ]
-                rows.sort(key=lambda row: row.recipient_seq)
-                undelivered = [row for row in rows if row.delivered_at is None]
-                unread = [row for row in rows if row.read_at is None]
-                receipts += self._mark(connection, "delivered", undelivered, at)
-                receipts += self._mark(connection, "read", unread, at)
-                marked |= {(row.recipient_id, UUID(row.id)) for row in unread}
-        return marked, receipts
+                mine = [row for row in _select_in(cursor, _MARKS, ids) if row[3] == owner]
+                for kind, mark, column in (
+                    ("delivered", _MARK_DELIVERED, 4),
+                    ("read", _MARK_READ, 5),
+                ):
+                    unmarked = [row[:3] for row in mine if row[column] is None]
+                    cursor.executemany(mark, [(moment, row[0]) for row in unmarked])
+                    receipts.add(kind, read.owner, unmarked)
+                marked |= {(owner, UUID(row[0])) for row in mine if row[5] is None}
+            return marked, receipts.written(cursor, at)
 
-    def _mark(
-        self, connection: Connection, kind: str, rows: Sequence[Any], at: datetime
-    ) -> Receipts:
-        """Mark messages of one recipient, oldest first, and append their senders' receipts."""
+
+class _Receipts:
+    """What senders are to be told, in the order of marking."""
+
+    def __init__(self, ids_in_one: int) -> None:
+        self._ids_in_one = ids_in_one
+        self._waiting: list[tuple[int, str, str, list[UUID]]] = []
+
+    def add(self, kind: str, owner: Party, rows: Sequence[Sequence[Any]]) -> None:
+        """Messages of one recipient that were just marked: id, sender, position."""
         by_sender: defaultdict[int, list[UUID]] = defaultdict(list)
-        for row in rows:
-            by_sender[row.sender_id].append(UUID(row.id))
-        if not rows:
-            return []
-        moment, recipient_id = sqlite_text(at), rows[0].recipient_id
-        connection.exec_driver_sql(
-            f"UPDATE e2emsg_messages SET {kind}_at = ? WHERE id = ?",
-            [(moment, row.id) for row in rows],
-        )
-        by = _user_id(connection, recipient_id)
-        receipts = []
+        for message_id, sender_id, *_ in sorted(rows, key=_position):
+            if sender_id != owner.account_id:
+                by_sender[sender_id].append(UUID(message_id))
         for sender_id, ids in by_sender.items():
-            if sender_id == recipient_id:
-                continue
-            for start in range(0, len(ids), self.ids_in_one_receipt):
-                chunk = ids[start : start + self.ids_in_one_receipt]
-                seq = _next_seq(connection, sender_id)
-                if seq is None:
-                    continue
-                data = receipt_to_json(by, chunk, at)
-                connection.exec_driver_sql(_ADD_EVENT, (sender_id, seq, kind, data, moment))
-                owner = _user_id(connection, sender_id)
-                receipts.append((owner, ReceiptEntry(seq, kind, by, chunk, at)))
+            for start in range(0, len(ids), self._ids_in_one):
+                chunk = ids[start : start + self._ids_in_one]
+                self._waiting.append((sender_id, kind, owner.user_id, chunk))
+
+    def written(self, cursor: DBAPICursor, at: datetime) -> list[tuple[str, ReceiptEntry]]:
+        """Append them to the logs of the senders who are still there."""
+        heads = dict(self._grow_logs(cursor))
+        moment = sqlite_text(at)
+        receipts, events = [], []
+        for sender_id, kind, by, ids in self._waiting:
+            if sender_id in heads:
+                seqs, user_id = heads[sender_id]
+                receipt = ReceiptEntry(next(seqs), kind, by, ids, at)
+                receipts.append((user_id, receipt))
+                data = receipt_to_json(by, ids, at)
+                events.append((sender_id, receipt.seq, kind, data, moment))
+        cursor.executemany(_ADD_EVENT, events)
         return receipts
 
-
-_BASES = "SELECT id, last_seq FROM e2emsg_accounts WHERE id IN ({})"
-_STATES = "SELECT id, last_seq, delivered_seq FROM e2emsg_accounts WHERE id IN ({})"
-_KNOWN = """
-SELECT id, sender_id, recipient_id, encrypted_content, created_at, sender_seq
-FROM e2emsg_messages WHERE id IN ({})
-"""
-_MARKS = """
-SELECT id, sender_id, recipient_id, recipient_seq, delivered_at, read_at
-FROM e2emsg_messages WHERE id IN ({})
-"""
+    def _grow_logs(self, cursor: DBAPICursor) -> Iterator[tuple[int, tuple[Iterator[int], str]]]:
+        for sender_id, count in Counter(waiting[0] for waiting in self._waiting).items():
+            cursor.execute(_GROW_BY_RECEIPTS, (count, sender_id))
+            for last_seq, user_id in cursor.fetchall():
+                yield sender_id, (itertools.count(last_seq - count + 1), user_id)
 
 
-def _select_in(connection: Connection, statement: str, keys: Sequence[Any]) -> Iterator[Any]:
+_position = operator.itemgetter(2)
+
+
+def _select_in(cursor: DBAPICursor, statement: str, keys: Sequence[Any]) -> Iterator[Any]:
     for start in range(0, len(keys), IDS_IN_ONE_STATEMENT):
-        some = tuple(keys[start : start + IDS_IN_ONE_STATEMENT])
-        yield from connection.exec_driver_sql(statement.format(",".join("?" * len(some))), some)
+        some = keys[start : start + IDS_IN_ONE_STATEMENT]
+        # Few lengths, so that the driver finds most statements prepared.
+        length = min(1 << (len(some) - 1).bit_length(), IDS_IN_ONE_STATEMENT)
+        padded = [*some, *itertools.repeat(some[-1], length - len(some))]
+        cursor.execute(statement.format(",".join("?" * length)), padded)
+        yield from cursor.fetchall()
 
 
-def _known(row: Any) -> Known:
+def _known(row: Sequence[Any]) -> Known:
     _, sender_id, recipient_id, content, created_at, sender_seq = row
     return Known(sender_id, recipient_id, content, aware(created_at), sender_seq)
 
 
-def _values(row: Row, bases: dict[int, int]) -> tuple[object, ...]:
-    sent = row.sender_offset
-    return (
-        row.message.id.hex,
-        row.sender.account_id,
-        row.recipient.account_id,
-        row.message.conversation_id,
-        row.message.content,
-        sqlite_text(row.created_at),
-        sqlite_text(row.expires_at),
-        None if sent is None else bases[row.sender.account_id] + sent,
-        bases[row.recipient.account_id] + row.recipient_offset,
-        row.origin,
-    )
-
-
-def _user_id(connection: Connection, account_id: int) -> str:
-    statement = "SELECT user_id FROM e2emsg_accounts WHERE id = ?"
-    return str(connection.exec_driver_sql(statement, (account_id,)).scalar_one())
-
-
-def _next_seq(connection: Connection, account_id: int) -> int | None:
-    """Grow a log by one; None when the account is gone."""
-    statement = "UPDATE e2emsg_accounts SET last_seq = last_seq + 1 WHERE id = ? RETURNING last_seq"
-    seq: int | None = connection.exec_driver_sql(statement, (account_id,)).scalar()
-    return seq
+def _values(
+    batch: Batch, ids: Sequence[str], bases: Mapping[int, int]
+) -> Iterator[tuple[object, ...]]:
+    created_at = sqlite_text(batch.rows[0].created_at)
+    for message_id, row in zip(ids, batch.rows, strict=True):
+        message, sent = row.message, row.sender_offset
+        yield (
+            message_id,
+            row.sender.account_id,
+            row.recipient.account_id,
+            message.conversation_id,
+            message.content,
+            created_at,
+            sqlite_text(row.expires_at),
+            None if sent is None else bases[row.sender.account_id] + sent,
+            bases[row.recipient.account_id] + row.recipient_offset,
+            row.origin,
+        )

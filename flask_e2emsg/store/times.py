@@ -27,7 +27,7 @@ def sqlite_text(moment: datetime | None) -> str | None:
     """The text that SQLAlchemy's DateTime stores on SQLite; it sorts by time."""
     if moment is None:
         return None
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def database_clock(is_sqlite: bool, seconds_ahead: float = 0.0) -> sa.ColumnElement[datetime]:
