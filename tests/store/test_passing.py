@@ -52,18 +52,18 @@ def test_both_kinds_of_writers_of_a_process_are_in_one_line(
     worker = Leases(passing(store.database, host), CAP)
 
     def send() -> None:
-        for _ in range(50):
+        for _ in range(20):
             store.send(alice, bob)
 
     def come() -> None:
-        for _ in range(50):
+        for _ in range(20):
             worker.admit([Arrival("alice", uuid4())])
 
     with ThreadPoolExecutor(4) as threads:
         for done in [threads.submit(work) for work in (send, come, send, come)]:
             done.result(DEADLINE_SECONDS)
-    assert store.count(connections) == 100
-    assert store.positions(bob) == list(range(1, 101))
+    assert store.count(connections) == 40
+    assert store.positions(bob) == list(range(1, 41))
 
 
 def test_a_database_in_memory_or_on_a_server_is_used_as_it_is(
