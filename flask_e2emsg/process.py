@@ -35,6 +35,7 @@ from .store.database import Database, asked_again
 from .store.history import History
 from .store.leases import RENEW_SECONDS, Leases
 from .store.mailbox import Mailboxes
+from .store.passing import passing
 from .store.postgresql import PostgreSQLMailboxes
 from .store.purge import purge
 from .store.slots import Arrival
@@ -61,6 +62,7 @@ class Process:
         settings = state.settings
         with state.app.app_context():
             self.database = Database(state.db.engine)
+            rows_that_pass = passing(self.database, state.db.engine)
         self.accounts = Accounts(self.database)
         kind = SQLiteMailboxes if self.database.is_sqlite else PostgreSQLMailboxes
         self.mailboxes: Mailboxes = kind(self.database, _ids_in_one_receipt(settings))
@@ -70,7 +72,7 @@ class Process:
             settings.max_connections_per_user,
             settings.max_connections or capacity.connections(state.server_connections),
         )
-        self.leases = Leases(self.database, settings.max_connections_per_user)
+        self.leases = Leases(rows_that_pass, settings.max_connections_per_user)
         self.admissions = Admissions("e2emsg-admissions", self.leases.admit, self.leases.give_back)
         self.rechecker = Rechecker(
             self.hub, state.still_accepts, state.request_context, state.has_questions
@@ -80,7 +82,7 @@ class Process:
         # A mark must not make a message wait; where there is one writer they share its commits.
         marks = sends if self.database.is_sqlite else self._committer("e2emsg-marks")
         self.router = Router(
-            _HostRules(state, self.database),
+            _HostRules(state, rows_that_pass),
             self.accounts,
             self.hub,
             sends,
@@ -220,11 +222,11 @@ class Process:
 class _HostRules:
     """The host's callbacks and limits, as the router asks for them."""
 
-    def __init__(self, state: AppState, database: Database) -> None:
+    def __init__(self, state: AppState, counters: Database) -> None:
         self._state = state
         rate = state.settings.rate_limit
         self._limiter = RateLimiter(
-            DatabaseStorage(database), [] if rate is None else limits.parse_many(rate)
+            DatabaseStorage(counters), [] if rate is None else limits.parse_many(rate)
         )
 
     def may_send(self, sender: str, recipient: str, conversation_id: str | None) -> bool:

@@ -20,6 +20,7 @@ from flask_e2emsg.protocol.frames import Outgoing
 from flask_e2emsg.protocol.values import encode_binary
 from flask_e2emsg.store.accounts import MailboxState, Party
 from flask_e2emsg.store.mailbox import Page
+from flask_e2emsg.store.slots import Arrival
 from flask_e2emsg.transport import threads
 from flask_e2emsg.transport.reactor import Task
 
@@ -61,9 +62,10 @@ class Gaps:
         self._process = process
         self._armed: tuple[str, str, str] | None = None
         hub, accounts, mailboxes = process.hub, process.accounts, process.mailboxes
-        add, waiting, ensure, read = (
+        add, waiting, enter, ensure, read = (
             hub.add,
             hub.waiting,
+            process.admissions.enter,
             accounts.ensure,
             mailboxes.entries_after,
         )
@@ -80,6 +82,10 @@ class Gaps:
                 watched.about_to_clear = partial(self._pass, "when it wakes up", user_id)
                 yield watched
 
+        def enter_with_gap(arrival: Arrival) -> MailboxState | None:
+            self._pass("before its first look", arrival.user_id)
+            return enter(arrival)
+
         def ensure_with_gap(user_id: str) -> MailboxState:
             self._pass("before its first look", user_id)
             return ensure(user_id)
@@ -94,6 +100,7 @@ class Gaps:
         patch.object(Pump, "attach", self._attach_with_gap(Pump.attach)).start()
         patch.object(hub, "add", add_with_gaps).start()
         patch.object(hub, "waiting", waiting_with_gaps).start()
+        patch.object(process.admissions, "enter", enter_with_gap).start()
         patch.object(accounts, "ensure", ensure_with_gap).start()
         patch.object(mailboxes, "entries_after", read_with_gaps).start()
 

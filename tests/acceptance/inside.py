@@ -25,6 +25,7 @@ from flask_e2emsg.errors import Unavailable
 from flask_e2emsg.extension import AppState
 from flask_e2emsg.protocol.entries import Entry
 from flask_e2emsg.store.accounts import MailboxState
+from flask_e2emsg.store.slots import Arrival
 from flask_e2emsg.transport.evented import Evented
 from flask_e2emsg.transport.handshake import Handover
 from flask_e2emsg.transport.websocket import WebSocket
@@ -74,15 +75,15 @@ def counts() -> Response:
 def fail() -> Response:
     """`{"user_id"}`: from now on the database refuses when this user's mailbox is looked at."""
     failing = request.get_json()["user_id"]
-    accounts = _state().process.accounts
-    ensure = accounts.ensure
+    admissions = _state().process.admissions
+    enter = admissions.enter
 
-    def refuse(user_id: str) -> MailboxState:
-        if user_id == failing:
+    def refuse(arrival: Arrival) -> MailboxState | None:
+        if arrival.user_id == failing:
             raise Unavailable
-        return ensure(user_id)
+        return enter(arrival)
 
-    patch.object(accounts, "ensure", refuse).start()
+    patch.object(admissions, "enter", refuse).start()
     return jsonify(failing=True)
 
 
