@@ -84,7 +84,7 @@ class TestFind:
         assert store.accounts.waiting(bob, alice, 2) == Waiting(5, 2)
         store.ack(bob, 2)
         assert store.accounts.waiting(bob, alice, 10) == Waiting(3, 1)
-        assert store.accounts.waiting(Party(99, "gone"), alice, 10) == Waiting(0, 0)
+        assert store.accounts.waiting(Party(0, "gone"), alice, 10) == Waiting(0, 0)
 
     def test_forgetting_makes_the_database_be_asked_again(
         self, store: Process, another_process: Callable[[], Process], alice: Party
