@@ -88,8 +88,10 @@ class RateLimiter:
         key, window = limit.key_for("e2emsg", user_id), limit.get_expiry()
         used = self._storage.incr(key, window, wanted)
         given = max(0, wanted - max(0, used - limit.amount))
-        seconds = min(max(self._storage.get_expiry(key) - time.time(), 0.0), window)
-        ends = time.monotonic() + seconds
+        ends = self._share(number, user_id).ends
+        if ends == 0.0:
+            seconds = min(max(self._storage.get_expiry(key) - time.time(), 0.0), window)
+            ends = time.monotonic() + seconds
         with self._lock:
             share = self._share(number, user_id)
             if share.ends == 0.0:

@@ -29,6 +29,7 @@ class DatabaseStorage(Storage):
         super().__init__()
         self._database = database
         self._now = database_clock(database.is_sqlite)
+        self._counting: dict[int, sa.Executable] = {}  # statements by the length of a window
         self._insert: Any = sqlite.insert if database.is_sqlite else postgresql.insert
 
     @property
@@ -39,11 +40,21 @@ class DatabaseStorage(Storage):
     @asked_again
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count `amount` more in the present window, of `expiry` seconds if it begins now."""
-        end = database_clock(self._database.is_sqlite, expiry)
-        new = self._insert(counters).values(digest=_digest(key), used=amount, expires_at=end)
+        statement = self._counting.get(expiry)
+        if statement is None:
+            statement = self._counting[expiry] = self._count_in_windows_of(expiry)
+        with self._database.write() as connection:
+            used: int = connection.scalar(statement, {"key": _digest(key), "amount": amount})
+        return used
+
+    def _count_in_windows_of(self, seconds: int) -> sa.Executable:
+        end = database_clock(self._database.is_sqlite, seconds)
+        key: sa.BindParameter[bytes] = sa.bindparam("key")
+        amount: sa.BindParameter[int] = sa.bindparam("amount")
+        new = self._insert(counters).values(digest=key, used=amount, expires_at=end)
         # A window that ends later than any can is of a time when the clock was wrong.
         is_over = (counters.c.expires_at <= self._now) | (counters.c.expires_at > end)
-        counted = new.on_conflict_do_update(
+        statement: sa.Executable = new.on_conflict_do_update(
             index_elements=[counters.c.digest],
             set_={
                 "used": sa.case(
@@ -54,9 +65,7 @@ class DatabaseStorage(Storage):
                 ),
             },
         ).returning(counters.c.used)
-        with self._database.write() as connection:
-            used: int = connection.scalar(counted)
-        return used
+        return statement
 
     def get(self, key: str) -> int:
         """How much is used up in the present window."""
