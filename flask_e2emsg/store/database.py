@@ -244,6 +244,10 @@ def _commits_by_itself(engine: Engine) -> Callable[[Any, Any], None]:
 
     def prepare(connection: Any, _record: Any) -> None:
         engine.dialect.set_isolation_level(connection, "AUTOCOMMIT")
+        cursor = connection.cursor()
+        # Planning anew what is asked all the time costs as much as doing it.
+        cursor.execute("SET plan_cache_mode = force_generic_plan")
+        cursor.close()
 
     return prepare
 
