@@ -26,7 +26,7 @@ from ..store.mailbox import Page
 from .thread import quick_lock
 
 MAX_FRESH_BYTES = 262144  # of offered entries that wait for the writer
-ENTRIES_AT_ONCE = 256
+ENTRIES_AT_ONCE = 128
 BYTES_AT_ONCE = 262144  # of entries that were read and are not written yet; at least one entry
 MAX_UNANSWERED = 64
 MAX_EPHEMERAL = 256
