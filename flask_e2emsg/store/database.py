@@ -73,7 +73,7 @@ class Database:
         self.driver = host_engine.dialect.driver
         self.is_sqlite = self.dialect == "sqlite"
         # One connection that everybody shares is all that an in-memory database has.
-        self._shared = isinstance(host_engine.pool, StaticPool)
+        self._shared = self.is_sqlite and isinstance(host_engine.pool, StaticPool)
         self._engine = _own_engine(host_engine, shared=self._shared)
         self._driver_error = self._engine.dialect.loaded_dbapi.Error
         # Reads queue here, without a time limit, rather than at the pool, which has one.

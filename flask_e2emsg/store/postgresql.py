@@ -13,6 +13,7 @@ most. Texts also have one type, so that one prepared statement serves batches of
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -33,10 +34,22 @@ from .mailbox import (
 from .rows import page_from_rows, receipt_from_json
 from .times import aware
 
-_STORE = """
+# The planner sees neither how long an array is nor that there are many accounts in it (the ranges
+# leave nothing out): so one plan, by the primary keys, serves all batches. It would plan each small
+# batch anew, which costs as much as the batch, or read through all of some thousand accounts. Rows
+# find their account's base by its place, since a plan for few rows would join them one by one.
+_ARRAY = re.compile(r"%\(\w+\)s::(\w+\[\])")
+
+
+def _planned_once(statement: str) -> str:
+    return _ARRAY.sub(r"(SELECT \g<0>)::\1", statement)
+
+
+_STORE = _planned_once("""
 WITH locked AS MATERIALIZED (
-    SELECT id FROM e2emsg_accounts WHERE id = ANY(%(accounts)s::int[])
-    ORDER BY id FOR NO KEY UPDATE
+    SELECT a.id FROM unnest(%(accounts)s::int[]) AS i (id) JOIN e2emsg_accounts a ON a.id = i.id
+    WHERE i.id BETWEEN 1 AND 2147483647
+    ORDER BY a.id FOR NO KEY UPDATE OF a
 ), known AS MATERIALIZED (
     SELECT id, sender_id, recipient_id, encrypted_content, created_at, sender_seq
     FROM e2emsg_messages WHERE id = ANY(%(ids)s::uuid[])
@@ -46,26 +59,27 @@ WITH locked AS MATERIALIZED (
         delivered_seq = a.delivered_seq
             + CASE WHEN a.delivered_seq = a.last_seq THEN g.leading_sent ELSE 0 END
     FROM unnest(%(grown)s::int[], %(entries)s::int[], %(leading)s::int[])
-        AS g (account_id, entries, leading_sent)
-    WHERE a.id = g.account_id
+        WITH ORDINALITY AS g (account_id, entries, leading_sent, place)
+    WHERE a.id = g.account_id AND g.account_id BETWEEN 1 AND 2147483647
         AND (SELECT count(*) FROM locked) = cardinality(%(accounts)s::int[])
         AND NOT EXISTS (SELECT FROM known)
-    RETURNING a.id, a.last_seq - g.entries AS base
+    RETURNING a.id, a.last_seq - g.entries AS base, g.place
 ), stored AS (
     INSERT INTO e2emsg_messages (id, sender_id, recipient_id, conversation_id, encrypted_content,
         created_at, expires_at, origin, sender_seq, recipient_seq)
     SELECT r.id, r.sender_id, r.recipient_id, r.conversation_id,
         substr(%(contents)s::bytea, r.start, r.size),
         %(created_at)s::timestamptz, r.expires_at, r.origin,
-        CASE WHEN r.sender_offset > 0 THEN s.base + r.sender_offset END, t.base + r.recipient_offset
-    FROM unnest(%(ids)s::uuid[], %(senders)s::int[], %(recipients)s::int[],
-            %(conversations)s::text[], %(starts)s::int[], %(sizes)s::int[],
-            %(expiries)s::timestamptz[], %(origins)s::bigint[],
-            %(sender_offsets)s::int[], %(recipient_offsets)s::int[])
-        AS r (id, sender_id, recipient_id, conversation_id, start, size, expires_at,
-            origin, sender_offset, recipient_offset)
-    JOIN bumped t ON t.id = r.recipient_id
-    LEFT JOIN bumped s ON s.id = r.sender_id
+        CASE WHEN r.sender_offset > 0 THEN b.bases[r.sender_place] + r.sender_offset END,
+        b.bases[r.recipient_place] + r.recipient_offset
+    FROM (SELECT array_agg(base ORDER BY place) AS bases FROM bumped) AS b, unnest(
+        %(ids)s::uuid[], %(senders)s::int[], %(recipients)s::int[], %(conversations)s::text[],
+        %(starts)s::int[], %(sizes)s::int[], %(expiries)s::timestamptz[], %(origins)s::bigint[],
+        %(sender_places)s::int[], %(recipient_places)s::int[],
+        %(sender_offsets)s::int[], %(recipient_offsets)s::int[]
+    ) AS r (id, sender_id, recipient_id, conversation_id, start, size, expires_at, origin,
+        sender_place, recipient_place, sender_offset, recipient_offset)
+    WHERE b.bases IS NOT NULL
 )
 SELECT 'base' AS kind, id AS account_id, base, NULL::uuid AS id, NULL::int AS sender_id,
     NULL::int AS recipient_id, NULL::bytea AS content, NULL::timestamptz AS created_at,
@@ -75,7 +89,7 @@ UNION ALL SELECT 'known', NULL, NULL, id, sender_id, recipient_id, encrypted_con
     created_at, sender_seq FROM known
 UNION ALL SELECT 'account', id, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM locked WHERE NOT EXISTS (SELECT FROM bumped)
-"""
+""")
 
 # The same for one message from one account to another: a third of the cost. The account with the
 # lower id is locked first, since the other update asks for it. It stores nothing when an account is
@@ -124,38 +138,46 @@ locked AS MATERIALIZED (
         PARTITION BY sender_id, recipient_id ORDER BY recipient_seq) - 1) / %(chunk)s AS chunk
     FROM marked WHERE sender_id <> recipient_id
 ), receipts AS (
-    SELECT sender_id, recipient_id, json_agg(id ORDER BY recipient_seq) AS ids, row_number() OVER (
-        PARTITION BY sender_id ORDER BY recipient_id, chunk) AS place
+    SELECT sender_id, recipient_id, chunk, json_agg(id ORDER BY recipient_seq)::text AS ids
     FROM numbered GROUP BY sender_id, recipient_id, chunk
 ), growth AS (
-    SELECT id, max(high) AS high, sum(entries) AS entries FROM (
-        SELECT id, high, 0 AS entries FROM reach
-        UNION ALL SELECT sender_id, 0, 1 FROM receipts) AS every GROUP BY id
+    SELECT id, max(high) AS high, count(ids) AS entries,
+        array_agg(recipient_id ORDER BY recipient_id, chunk) FILTER (WHERE ids IS NOT NULL) AS by,
+        array_agg(ids ORDER BY recipient_id, chunk) FILTER (WHERE ids IS NOT NULL) AS ids
+    FROM (SELECT id, high, NULL::int AS recipient_id, NULL::bigint AS chunk, NULL::text AS ids
+        FROM reach UNION ALL SELECT sender_id, 0, recipient_id, chunk, ids FROM receipts) AS every
+    GROUP BY id
 ), bumped AS (
     UPDATE e2emsg_accounts a
     SET last_seq = a.last_seq + g.entries, delivered_seq = GREATEST(a.delivered_seq, g.high)
     FROM growth g WHERE a.id = g.id AND (SELECT count(*) FROM locked) >= 0
-    RETURNING a.id, a.user_id, a.last_seq - g.entries AS base
+    RETURNING a.id, a.user_id, a.last_seq - g.entries AS base, g.by, g.ids
+), told AS MATERIALIZED (
+    SELECT b.id, b.user_id, b.base + r.place AS seq, json_build_object(
+        'by', (SELECT user_id FROM e2emsg_accounts WHERE id = r.recipient_id),
+        'ids', r.ids::json, 'at', %(at_text)s::text)::text AS data
+    FROM bumped b CROSS JOIN unnest(b.by, b.ids) WITH ORDINALITY AS r (recipient_id, ids, place)
 ), written AS (
     INSERT INTO e2emsg_events (account_id, seq, kind, data, created_at)
-    SELECT b.id, b.base + r.place, %(kind)s, json_build_object(
-        'by', recipient.user_id, 'ids', r.ids, 'at', %(at_text)s::text)::text, %(at)s::timestamptz
-    FROM receipts r JOIN bumped b ON b.id = r.sender_id
-    JOIN e2emsg_accounts recipient ON recipient.id = r.recipient_id
-    RETURNING account_id, seq, data
+    SELECT id, seq, %(kind)s, data, %(at)s::timestamptz FROM told
 )
-SELECT b.user_id, w.seq, w.data, NULL::int AS recipient_id, NULL::uuid AS id
-FROM written w JOIN bumped b ON b.id = w.account_id
+SELECT user_id, seq, data, NULL::int AS recipient_id, NULL::uuid AS id FROM told
 {marks}"""
 _MARKS = "UNION ALL SELECT NULL, NULL, NULL, recipient_id, id FROM marked"
 
-_DELIVER = _MARK.format(
+
+def _marking(**parts: str) -> str:
+    return _planned_once(_MARK.format(**parts))
+
+
+_DELIVER = _marking(
     column="delivered_at",
     marks="",
     reach="""
     SELECT a.id, a.delivered_seq AS low, LEAST(i.seq, a.last_seq) AS high
     FROM unnest(%(accounts)s::int[], %(seqs)s::bigint[]) AS i (account_id, seq)
-    JOIN e2emsg_accounts a ON a.id = i.account_id WHERE i.seq > a.delivered_seq""",
+    JOIN e2emsg_accounts a ON a.id = i.account_id
+    WHERE i.account_id BETWEEN 1 AND 2147483647 AND i.seq > a.delivered_seq""",
     found="""
     SELECT m.id, m.sender_id, m.recipient_id FROM reach r JOIN e2emsg_messages m
         ON m.recipient_id = r.id AND m.recipient_seq > r.low AND m.recipient_seq <= r.high
@@ -168,10 +190,10 @@ _BY_ID = """
     JOIN e2emsg_messages m ON m.id = i.id AND m.recipient_id = i.account_id
     WHERE m.{column} IS NULL"""
 _NOBODY = "SELECT 0 AS id, 0::bigint AS high WHERE false"
-_DELIVER_READ = _MARK.format(
+_DELIVER_READ = _marking(
     column="delivered_at", marks="", reach=_NOBODY, found=_BY_ID.format(column="delivered_at")
 )
-_READ = _MARK.format(
+_READ = _marking(
     column="read_at", marks=_MARKS, reach=_NOBODY, found=_BY_ID.format(column="read_at")
 )
 
@@ -304,6 +326,7 @@ class PostgreSQLMailboxes(Mailboxes):
 
 def _parameters(batch: Batch) -> dict[str, object]:
     rows, growths = batch.rows, batch.growths.values()
+    places = {account_id: place for place, account_id in enumerate(batch.growths, start=1)}
     contents = [row.message.content for row in rows]
     sizes = [len(content) for content in contents]
     return {
@@ -321,6 +344,8 @@ def _parameters(batch: Batch) -> dict[str, object]:
         "sizes": _array(sizes),
         "expiries": _optional_array(row.expires_at for row in rows),
         "origins": _optional_array(row.origin for row in rows),
+        "sender_places": _array(places.get(row.sender.account_id, 0) for row in rows),
+        "recipient_places": _array(places[row.recipient.account_id] for row in rows),
         "sender_offsets": _array(row.sender_offset or 0 for row in rows),
         "recipient_offsets": _array(row.recipient_offset for row in rows),
     }

@@ -1,0 +1,236 @@
+"""The mailboxes talk to the driver itself: what SQLAlchemy would have taken care of."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine, make_url
+
+from flask_e2emsg.protocol.entries import MessageEntry
+from flask_e2emsg.protocol.frames import Outgoing
+from flask_e2emsg.store.accounts import Party, new_account
+from flask_e2emsg.store.database import Conflict, ConnectionLost
+from flask_e2emsg.store.mailbox import Append
+from flask_e2emsg.store.models import accounts
+from tests.store.process import Process, outgoing, sending
+
+ACCOUNTS = 2000
+BATCH = 128
+LARGE = 4096
+ROUNDS = 7
+CONVERSATIONS = (
+    *(None, "plain", 'quo"ted', "back\\slash", "{curly,comma}", "NULL", "null", " spaces ", ""),
+    *("%s %(ids)s %%", "'; DROP TABLE x; --", "ünï\u2028 😀", "\t\n\r", '\\"', "}", None),
+)
+TERMINATE_OTHERS = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+
+class Ended(BaseException):
+    """What gevent raises in a greenlet that is killed is no Exception, either."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "psycopg2"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    if request.param != "psycopg2":
+        return str(request.getfixturevalue(f"{request.param}_url"))
+    url = make_url(request.getfixturevalue("postgresql_url"))
+    return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+
+
+on_postgresql = pytest.mark.parametrize("store_url", ["postgresql", "psycopg2"], indirect=True)
+
+
+def appends(sender: Party, recipient: Party, messages: Sequence[Outgoing]) -> list[Append]:
+    return [
+        Append(sender, [recipient], [message], keeps_sent=True, origin=number or None)
+        for number, message in enumerate(messages)
+    ]
+
+
+def test_every_text_and_every_byte_comes_back(store: Process, alice: Party, bob: Party) -> None:
+    every_byte = bytes(range(256))
+    messages = [
+        Outgoing(
+            outgoing(bob).id, bob.user_id, every_byte[n:] * (n + 1), "", text, 60 if n % 3 else None
+        )
+        for n, text in enumerate(CONVERSATIONS)
+    ]
+    store.append(*appends(alice, bob, messages))
+    received = [entry.message for entry in store.entries(bob) if isinstance(entry, MessageEntry)]
+    assert [(m.id, m.content, m.conversation_id) for m in received] == [
+        (m.id, m.content, m.conversation_id) for m in messages
+    ]
+    assert [m.expires_at is not None for m in received] == [bool(m.expires_in) for m in messages]
+    origins = [entry.origin for entry in store.entries(alice)]
+    assert origins == [number or None for number in range(len(messages))]
+
+
+@on_postgresql
+def test_large_contents_cost_little_more_than_to_send_their_bytes(
+    store: Process, alice: Party, bob: Party
+) -> None:
+    small, large = (seconds_for_batch(store, alice, bob, size) for size in (64, LARGE))
+    assert large - small < 10 * seconds_for_bytes(store, BATCH * LARGE)
+
+
+def seconds_for_batch(store: Process, sender: Party, recipient: Party, size: int) -> float:
+    """Of this process's time, at best."""
+
+    def seconds() -> float:
+        messages = [outgoing(recipient, secrets.token_hex(size // 2)) for _ in range(BATCH)]
+        batch = appends(sender, recipient, messages)
+        began = time.process_time()
+        store.append(*batch)
+        return time.process_time() - began
+
+    return min(seconds() for _ in range(ROUNDS))
+
+
+def seconds_for_bytes(store: Process, size: int) -> float:
+    """Of this process's time for one value of so many bytes, at best."""
+
+    def seconds() -> float:
+        value = {"value": secrets.token_bytes(size)}
+        with store.database.read() as connection:
+            began = time.process_time()
+            connection.exec_driver_sql("SELECT length(%(value)s::bytea)", value)
+            return time.process_time() - began
+
+    return min(seconds() for _ in range(ROUNDS))
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+class TestPlans:
+    """What a batch costs depends on the batch only, not on who and what is there already."""
+
+    @pytest.fixture
+    def crowd(self, store: Process) -> list[Party]:
+        with store.database.write() as connection:
+            users = [new_account(f"user {n}") for n in range(ACCOUNTS)]
+            connection.execute(sa.insert(accounts), users)
+            connection.exec_driver_sql("VACUUM ANALYZE e2emsg_accounts")
+        return [store.user(f"user {n}") for n in range(40)]
+
+    def test_one_plan_serves_batches_of_all_sizes(self, store: Process, crowd: list[Party]) -> None:
+        exchange(store, crowd)
+        counts = (
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements"
+            " WHERE statement LIKE '%%AS MATERIALIZED%%'"
+        )
+        with store.database.read() as connection:
+            plans = connection.exec_driver_sql(counts).all()
+        assert len(plans) == 2  # of sends and of acks
+        for generic, custom in plans:
+            assert custom <= 5  # PostgreSQL tries so many before it decides
+            assert generic >= 10
+
+    def test_nobody_reads_through_all_accounts(self, store: Process, crowd: list[Party]) -> None:
+        read_before = rows_of_scans(store)
+        exchange(store, crowd)
+        assert rows_of_scans(store) == read_before
+
+
+def exchange(store: Process, crowd: list[Party]) -> None:
+    """Sends in batches of 1 to 20 messages, small ones first, each followed by its acks."""
+    for size in (*[1] * 10, *range(2, 21)):
+        pairs = list(zip(crowd[:size], crowd[-size:], strict=True))
+        store.append(*(sending(sender, recipient) for sender, recipient in pairs))
+        for _, recipient in pairs[:2]:
+            store.ack(recipient, seq=2**31 + size)
+
+
+def rows_of_scans(store: Process) -> int:
+    count = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'e2emsg_accounts'"
+    with store.database.read() as connection:
+        connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+        return int(connection.exec_driver_sql(count).scalar_one())
+
+
+@on_postgresql
+class TestConnections:
+    def test_when_one_is_lost_the_idle_ones_are_not_used_again(
+        self,
+        store: Process,
+        store_url: str,
+        bob: Party,
+        connect_to: Callable[[str], Engine],
+    ) -> None:
+        with store.database.read() as one, store.database.read_directly() as another:
+            another.execute("SELECT 1")
+            assert one.exec_driver_sql("SELECT 1").scalar_one() == 1
+        with connect_to(store_url).connect() as connection:
+            connection.exec_driver_sql(TERMINATE_OTHERS)
+        with pytest.raises(ConnectionLost), store.database.write_directly() as cursor:
+            cursor.execute("SELECT 1")
+        assert store.entries(bob) == []
+
+    def test_one_whose_answer_was_not_awaited_is_not_used_again(self, store: Process) -> None:
+        left = backend(store, Ended())
+        assert backend(store, None) != left
+        assert backend(store, None) == backend(store, ValueError())
+
+    def test_one_that_cannot_be_made_is_told_as_lost(
+        self, store_url: str, connect_to: Callable[[str], Engine]
+    ) -> None:
+        nowhere = make_url(store_url).set(query={"host": "/nowhere"})
+        unreachable = Process(connect_to(nowhere.render_as_string(hide_password=False)))
+        with pytest.raises(ConnectionLost), unreachable.database.write_directly():
+            pass
+
+
+def backend(store: Process, failure: BaseException | None) -> int:
+    """Which of PostgreSQL's processes answered, before the work with it failed."""
+    pid = 0
+    with suppress(Ended, ValueError), store.database.write_directly() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        [(pid,)] = cursor.fetchall()
+        if failure is not None:
+            raise failure
+    return pid
+
+
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+class TestTransactions:
+    def test_what_was_ended_in_the_middle_is_not_there(
+        self, store: Process, alice: Party, bob: Party
+    ) -> None:
+        with suppress(Ended), store.database.write_directly() as cursor:
+            cursor.execute("UPDATE e2emsg_accounts SET last_seq = 9")
+            raise Ended
+        store.send(alice, bob)
+        assert store.positions(bob) == [1]
+
+    def test_a_part_of_a_shared_one_fails_alone(self, store: Process, alice: Party) -> None:
+        with store.database.together():
+            with store.database.write_directly() as cursor:
+                cursor.execute("UPDATE e2emsg_accounts SET last_seq = 3")
+            with suppress(Ended), store.database.write_directly() as cursor:
+                cursor.execute("UPDATE e2emsg_accounts SET delivered_seq = 2")
+                raise Ended
+        state = store.state(alice)
+        assert (state.last_seq, state.delivered_seq) == (3, 0)
+
+
+def test_an_error_does_not_quote_what_was_to_be_stored(
+    store: Process, alice: Party, bob: Party
+) -> None:
+    store.send(alice, bob)
+    content = secrets.token_hex(24)
+    with pytest.raises(Conflict) as raised, store.database.write_directly() as cursor:
+        cursor.execute(
+            "INSERT INTO e2emsg_messages (id, sender_id, recipient_id, recipient_seq, created_at,"
+            " encrypted_content) SELECT id, sender_id, recipient_id, recipient_seq + 1, created_at,"
+            f" '{content}' FROM e2emsg_messages"
+        )
+    told = "".join(traceback.format_exception(raised.value))
+    assert "IntegrityError" in told
+    assert content not in told
