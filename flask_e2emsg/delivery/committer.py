@@ -1,8 +1,8 @@
 """One thread that makes one transaction of everything that waits.
 
-While a batch commits, the next one gathers: no send waits for a timer. Marks that are alone wait a
-few hundredths of a second for each other, or until a send comes that they can go with. Guarantees: an
-operation is answered after its COMMIT and never before; operations of one kind keep their order;
+While a batch commits, the next one gathers: no send waits for a timer. Marks that are alone wait
+two hundredths of a second for each other, or until a send comes that they can go with. Guarantees:
+an operation is answered after its COMMIT and never before; operations of one kind keep their order;
 what is wrong with one operation fails that one only. Callbacks run on the committer's thread and
 must not wait.
 """
