@@ -38,6 +38,9 @@ class Reactor:
         self._queue.append(task)
         if self._is_woken:
             return
+        if self._idle and self._current() is self._hub:
+            self._idle.pop().switch()  # It is the loop that asks: there is nobody to wait for.
+            return
         self._is_woken = True
         if self._native_thread() == self._home:
             self.loop.run_callback(self._wake)
