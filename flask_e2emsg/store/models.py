@@ -4,7 +4,7 @@
 sessions see them. Every constraint and index has a final name (`conv`), which a host's naming
 convention leaves alone. Queries of this package use the tables of this module, never a host's copy.
 
-Messages refer to accounts without a foreign key: every insert joins the locked account rows, which
+Messages refer to accounts without a foreign key: every insert counts the locked account rows, which
 proves the same thing and costs a third less. Times are UTC; SQLite hands them out without a zone.
 """
 
