@@ -21,45 +21,51 @@ class Reactor:
 
     def __init__(self) -> None:
         import gevent
+        import greenlet
         from gevent.monkey import get_original
 
-        self._spawn: Any = gevent.spawn
+        self._greenlet: Any = greenlet.greenlet
         self._current: Any = gevent.getcurrent
         self._hub: Any = gevent.get_hub()
         self._native_thread: Callable[[], int] = get_original("_thread", "get_ident")
         self._home = self._native_thread()
         self._queue: deque[Task] = deque()
-        self._is_woken = False
+        self._is_wake_coming = False
         self._idle: list[Any] = []
         self.loop: Any = self._hub.loop
 
     def enqueue(self, task: Task) -> None:
         """Have a task done soon."""
         self._queue.append(task)
-        if self._is_woken:
-            return
         if self._idle and self._current() is self._hub:
             self._idle.pop().switch()  # It is the loop that asks: there is nobody to wait for.
+        else:
+            self._have_the_loop_wake()
+
+    def _have_the_loop_wake(self) -> None:
+        if self._is_wake_coming:
             return
-        self._is_woken = True
+        self._is_wake_coming = True
         if self._native_thread() == self._home:
             self.loop.run_callback(self._wake)
         else:
             self.loop.run_callback_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        if self._idle:
-            self._idle.pop().switch()
-        else:
-            self._spawn(self._work)
+        self._is_wake_coming = False
+        if self._queue:
+            worker = self._idle.pop() if self._idle else self._greenlet(self._work, self._hub)
+            worker.switch()
 
     def _work(self) -> None:
         while True:
-            self._is_woken = False
             # No more than are there now: the loop has to have its turn, for it may bring others.
             for _ in range(len(self._queue)):
-                if self._queue:
-                    self._queue.popleft().run()
+                if not self._queue:
+                    break
+                if len(self._queue) > 1:
+                    self._have_the_loop_wake()  # Should this task wait, somebody else goes on.
+                self._queue.popleft().run()
             if len(self._idle) >= IDLE_WORKERS:
                 return
             self._idle.append(self._current())

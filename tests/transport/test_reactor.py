@@ -1,0 +1,145 @@
+"""Tasks on gevent's loop: soon, once for all who ask, never twice at a time, whatever others do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import gevent
+import gevent.event
+import pytest
+
+from flask_e2emsg.transport.reactor import IDLE_WORKERS, Reactor, Task
+
+DEADLINE_SECONDS = 10.0
+
+
+@pytest.fixture
+def reactor() -> Reactor:
+    return Reactor()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    with gevent.Timeout(DEADLINE_SECONDS):
+        while not condition():
+            gevent.sleep(0.001)
+
+
+def test_a_task_is_done_once_for_all_who_ask_before_it_begins(reactor: Reactor) -> None:
+    done: list[int] = []
+    task = Task(reactor, lambda: done.append(1))
+    for _ in range(5):
+        task.set()
+    assert done == []  # Nobody who asks does it.
+    eventually(lambda: done == [1])
+    task.set()
+    eventually(lambda: done == [1, 1])
+
+
+def test_who_asks_while_it_is_done_has_it_done_again_afterwards(reactor: Reactor) -> None:
+    go_on, running, most = gevent.event.Event(), [0], [0]
+    times = [0]
+
+    def work() -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        times[0] += 1
+        go_on.wait()
+        running[0] -= 1
+
+    task = Task(reactor, work)
+    task.set()
+    eventually(lambda: running == [1])
+    for _ in range(3):
+        task.set()
+    gevent.sleep(0.01)
+    assert times == [1]
+    go_on.set()
+    eventually(lambda: times == [2])
+    assert most == [1]
+
+
+def test_a_task_that_waits_holds_up_nobody(reactor: Reactor) -> None:
+    never = gevent.event.Event()
+    waiting: list[int] = []
+    for number in range(3 * IDLE_WORKERS):
+
+        def wait(number: int = number) -> None:
+            waiting.append(number)
+            never.wait()
+
+        Task(reactor, wait).set()
+    eventually(lambda: len(waiting) == 3 * IDLE_WORKERS)
+    done: list[int] = []
+    Task(reactor, lambda: done.append(1)).set()
+    eventually(lambda: done == [1])
+    never.set()
+    gevent.sleep(0.01)
+    Task(reactor, lambda: done.append(2)).set()
+    eventually(lambda: done == [1, 2])
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, SystemExit, gevent.GreenletExit, MemoryError])
+def test_a_task_that_fails_ends_nobody_else(reactor: Reactor, fault: type[BaseException]) -> None:
+    def fail() -> None:
+        raise fault
+
+    done: list[int] = []
+    for work in (fail, lambda: done.append(1)):
+        Task(reactor, work).set()
+    eventually(lambda: done == [1])
+    Task(reactor, lambda: done.append(2)).set()
+    eventually(lambda: done == [1, 2])
+
+
+def test_a_task_asks_for_others_and_for_itself(reactor: Reactor) -> None:
+    counts = {"first": 0, "second": 0}
+
+    def first() -> None:
+        counts["first"] += 1
+        tasks[1].set()
+        if counts["first"] < 1000:
+            tasks[0].set()
+
+    def second() -> None:
+        counts["second"] += 1
+
+    tasks = [Task(reactor, first), Task(reactor, second)]
+    tasks[0].set()
+    loops = [0]
+
+    def count_loops() -> None:
+        while counts["first"] < 1000:
+            loops[0] += 1
+            gevent.sleep(0)
+
+    counter = gevent.spawn(count_loops)
+    eventually(lambda: counts["first"] == 1000 and counts["second"] >= 1)
+    counter.join(DEADLINE_SECONDS)
+    assert loops[0] > 100  # The loop had its turn all the time.
+
+
+def test_the_loop_itself_may_ask(reactor: Reactor) -> None:
+    done: list[int] = []
+    task = Task(reactor, lambda: done.append(1))
+    task.set()
+    eventually(lambda: done == [1])  # There is an idle worker now.
+    timer = reactor.loop.timer(0.001)
+    timer.start(task.set)
+    eventually(lambda: done == [1, 1])
+    timer.close()
+
+
+def test_threads_of_the_host_may_ask(reactor: Reactor) -> None:
+    done: list[int] = []
+    tasks = [Task(reactor, partial(done.append, number)) for number in range(100)]
+
+    def ask() -> None:
+        for task in tasks:
+            task.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    eventually(lambda: sorted(done) == list(range(100)))
+    thread.join(DEADLINE_SECONDS)
