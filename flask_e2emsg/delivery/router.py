@@ -196,10 +196,10 @@ class Router:
             for message in messages
             if not self.rules.may_send(sender.user_id, message.recipient, message.conversation_id)
         }
-        if not refused:
-            known = [self.accounts.known(message.recipient) for message in messages]
-            if None not in known:
-                return cast("list[Party]", known)
+        # Asked about who refuses the sender as well, so that it takes the same time.
+        known = [self.accounts.known(message.recipient) for message in messages]
+        if not refused and None not in known:
+            return cast("list[Party]", known)
         shut = {message.recipient for message in messages if message.id in refused}
         parties = self._settle({message.recipient for message in messages}, shut)
         for message in messages:
