@@ -55,7 +55,8 @@ CONFIGURATION = Page.at("docs/configuration.md")
 PROTOCOL = Page.at("docs/protocol.md")
 SECURITY = Page.at("docs/security.md")
 DEPLOYMENT = Page.at("docs/deployment.md")
-PAGES = [README, INTEGRATION, CONFIGURATION, PROTOCOL, SECURITY, DEPLOYMENT]
+PERFORMANCE = Page.at("docs/performance.md")
+PAGES = [README, INTEGRATION, CONFIGURATION, PROTOCOL, SECURITY, DEPLOYMENT, PERFORMANCE]
 
 LANGUAGES = {"ini", "json", "python", "sh", "text"}
 COMMANDS = {"flask", "gunicorn", "make", "pip"}
