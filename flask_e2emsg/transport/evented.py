@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .framing import Decoder, Ended, close_frame
+from .pace import TURN_SECONDS
 from .reactor import Reactor, Task
 from .websocket import LINGER_BYTES, LINGER_SECONDS, RECEIVE_BYTES, set_options
 from .ws import Session, Start
@@ -78,7 +79,7 @@ class Evented:
         self._pump = session.pump
         self._decoder = Decoder(max_message_bytes)
         self._early = early
-        self._texts: list[bytes] = []  # they wait until the client has taken its answers
+        self._texts: list[bytes] = []  # they wait for their turn, or until answers are taken
         self._rest: memoryview | None = None  # what the client does not take yet
         self._write_timeout = write_timeout_seconds
         self._end_at = math.inf  # on the monotonic clock; unless bytes go out, or all is said
@@ -136,19 +137,25 @@ class Evented:
             self._session.failed("reading", error)
 
     def _read_and_handle(self) -> None:
-        pump, session = self._pump, self._session
         texts = self._texts or self._decoder.feed(self._receive())
-        session.silent_since = None
-        for index, text in enumerate(texts):
-            if pump.is_full or pump.close_code is not None:
-                self._texts = texts[index:]
-                break
-            session.handle(text)
-        else:
-            self._texts = []
+        self._session.silent_since = None
+        self._texts = texts[self._handle_some(texts) :]
+        if not self._texts:
             self._listen()
+        elif not self._pump.is_full and self._pump.close_code is None:
+            self._reading.set()  # After everybody else who is waiting.
         if self._decoder.has_pongs:
             self._writing.set()
+
+    def _handle_some(self, texts: list[bytes]) -> int:
+        """Handle messages for one turn, and while the client has room; how many that were."""
+        pump, session = self._pump, self._session
+        ends_at = time.monotonic() + TURN_SECONDS
+        for number, text in enumerate(texts):
+            if pump.is_full or pump.close_code is not None or time.monotonic() >= ends_at:
+                return number
+            session.handle(text)
+        return len(texts)
 
     def _receive(self) -> bytes:
         if self._decoder.has_ended:
