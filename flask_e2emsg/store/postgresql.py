@@ -262,7 +262,7 @@ class PostgreSQLMailboxes(Mailboxes):
                 bases = dict(cursor.fetchall())
         except Conflict:
             return None
-        return Stored(bases) if bases else None
+        return Stored(bases) if len(bases) == 2 else None  # Else an account has just gone.
 
     def _store_all(self, batch: Batch) -> Stored | Obstacles:
         with self.database.write_directly() as cursor:

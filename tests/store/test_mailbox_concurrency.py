@@ -17,11 +17,12 @@ from threading import Barrier
 import pytest
 import sqlalchemy as sa
 
-from flask_e2emsg.errors import Refusal
+from flask_e2emsg.errors import Refusal, UnknownRecipient
 from flask_e2emsg.protocol.entries import ReceiptEntry
 from flask_e2emsg.store.accounts import Party
 from flask_e2emsg.store.mailbox import Ack, Appended, Read
-from flask_e2emsg.store.models import messages
+from flask_e2emsg.store.models import accounts, messages
+from tests.servers import wait_until
 from tests.store.process import Process, sending, sending_many
 
 WRITERS = 4
@@ -236,3 +237,33 @@ def path_of(url: str) -> str:
     path = sa.make_url(url).database
     assert path is not None
     return path
+
+
+class TestAnAccountThatGoesAtTheSameTime:
+    @pytest.fixture
+    def store_url(self, postgresql_url: str) -> str:
+        return postgresql_url  # On SQLite there is one writer at a time.
+
+    @pytest.mark.parametrize("who", ["alice", "bob"])
+    def test_nothing_is_accepted_for_it_or_from_it(
+        self, store: Process, another_process: Callable[[], Process], who: str
+    ) -> None:
+        alice, bob = store.user("alice"), store.user("bob")
+        other = another_process().database._engine
+        with (
+            ThreadPoolExecutor(1) as pool,
+            other.execution_options(isolation_level="READ COMMITTED").begin() as deleting,
+        ):
+            gone = sa.delete(accounts).where(accounts.c.user_id == who)
+            assert deleting.execute(gone).rowcount == 1
+            sent = pool.submit(store.append, sending(alice, bob))
+            wait_until(lambda: waits_for_a_lock(store), PATIENCE_SECONDS, lambda: "nobody waits")
+            deleting.commit()
+            [outcome] = sent.result(PATIENCE_SECONDS)
+        assert isinstance(outcome, UnknownRecipient)
+        assert store.count(messages) == 0
+
+
+def waits_for_a_lock(store: Process) -> bool:
+    with store.database.read() as connection:
+        return bool(connection.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
