@@ -30,6 +30,7 @@ from flask_jwt_extended import JWTManager, create_access_token
 from flask_sqlalchemy import SQLAlchemy
 
 import flask_e2emsg.gunicorn as gunicorn_settings
+from benchmarks.workloads import WORKLOADS
 from flask_e2emsg import E2EMessaging, errors
 from flask_e2emsg.config import PREFIX, Settings
 from flask_e2emsg.protocol import frames
@@ -89,6 +90,16 @@ def migrating(page: Page) -> list[Block]:
 def test_every_block_is_of_a_kind_that_is_checked(page: Page) -> None:
     assert {block.language for block in page.blocks()} <= LANGUAGES
     assert {line.split()[0] for line in commands(page)} <= COMMANDS
+
+
+def test_the_page_on_performance_measures_what_can_be_measured() -> None:
+    [command] = commands(PERFORMANCE)
+    program, target, flags = shlex.split(command)
+    assert (program, target) == ("make", "bench")
+    options = shlex.split(flags.removeprefix("BENCH_FLAGS="))
+    assert options[:4] == ["--servers", "e2emsg,fastify", "--seconds", "2"]
+    assert options[4] == "--only"
+    assert set(options[5].split(",")) <= {workload.name for workload in WORKLOADS}
 
 
 def test_the_unit_for_systemd_starts_gunicorn_with_the_file_that_the_page_shows() -> None:

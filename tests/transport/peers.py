@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
@@ -155,8 +155,11 @@ class Echo:
 class EchoServer:
     """An echo behind an opening handshake, for clients that are whole programs."""
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(
+        self, max_message_bytes: int, serve: Callable[[socket.socket, int], object] = Echo
+    ) -> None:
         self._max_message_bytes = max_message_bytes
+        self._serve = serve
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
@@ -187,7 +190,7 @@ class EchoServer:
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
         headers.pop("sec-websocket-extensions", None)
         shake_hands(sock, headers)
-        Echo(sock, self._max_message_bytes)
+        self._serve(sock, self._max_message_bytes)
 
 
 HANDSHAKE = {

@@ -1,4 +1,4 @@
-"""RFC 6455 as the Autobahn test suite judges it, against an echo on our `WebSocket`.
+"""RFC 6455 as the Autobahn test suite judges it, against echoes on both kinds of our sockets.
 
 Left out are the cases that need what we do not take: binary messages (1.2, 9.2, 9.4, 9.6, 9.8),
 compression (12, 13), and messages in more than 64 fragments (9.3.1 to 9.3.5).
@@ -7,12 +7,17 @@ compression (12, 13), and messages in more than 64 fragments (9.3.1 to 9.3.5).
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import kosoku
 import pytest
 
 from flask_e2emsg.transport.framing import REASONS
+from tests.servers import REPOSITORY
 from tests.transport.peers import EchoServer
 
 if TYPE_CHECKING:
@@ -33,11 +38,36 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_the_socket_conforms_to_rfc_6455(group: str) -> None:
+@contextmanager
+def echo_with_threads() -> Iterator[str]:
     with EchoServer(LARGEST_CASE_BYTES) as server:
+        yield server.url
+
+
+@contextmanager
+def echo_on_the_loop() -> Iterator[str]:
+    command = ["-m", "gevent.monkey", "--module", "tests.transport.evented_echo"]
+    with subprocess.Popen(
+        [sys.executable, *command, str(LARGEST_CASE_BYTES)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
         try:
-            results = asyncio.run(run(server.url, GROUPS[group]))
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("echo", [echo_with_threads, echo_on_the_loop])
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_socket_conforms_to_rfc_6455(
+    group: str, echo: Callable[[], AbstractContextManager[str]]
+) -> None:
+    with echo() as url:
+        try:
+            results = asyncio.run(run(url, GROUPS[group]))
         except kosoku.FailureError as failure:
             results = failure.results
     failed = {
