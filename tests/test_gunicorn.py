@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_e2emsg.gunicorn import prepare_worker
+from tests.delivery.fakes import pump
 from tests.extension.apps import prepared_app, with_messaging
 
 ENDED_SECONDS = 10.0
@@ -68,3 +70,17 @@ def test_what_hides_the_app_is_told() -> None:
     worker = worker_of(lambda environ, start_response: [])
     prepare_worker(worker)
     assert "no app with messaging" in worker.log.warnings[0]
+
+
+def test_the_worker_ends_after_its_sockets(app: Flask) -> None:
+    worker = worker_of(app)
+    prepare_worker(worker)
+    wait_for_the_drain()
+    hub = app.extensions["e2emsg"].process.hub
+    hub.is_draining = False
+    hub.add(saying_goodbye := pump())
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(worker.run)
+        assert wait([running], 0.3).not_done
+        hub.remove(saying_goodbye)
+        running.result(ENDED_SECONDS)
