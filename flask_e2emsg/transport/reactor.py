@@ -32,6 +32,8 @@ class Reactor:
         self._queue: deque[Task] = deque()
         self._is_wake_coming = False
         self._idle: list[Any] = []
+        self._waits_for_others: deque[Task] = deque()
+        self._timer: Any = None
         self.loop: Any = self._hub.loop
 
     def enqueue(self, task: Task) -> None:
@@ -41,6 +43,24 @@ class Reactor:
             self._idle.pop().switch()  # It is the loop that asks: there is nobody to wait for.
         else:
             self._have_the_loop_wake()
+
+    def enqueue_after_others(self, task: Task) -> None:
+        """Have a task done once the loop has looked at its sockets.
+
+        The loop does up to fifty callbacks that ask for each other before it looks, so a task that
+        asks for itself would keep everybody else waiting for fifty turns.
+        """
+        self._waits_for_others.append(task)
+        if self._timer is None:
+            self._timer = self.loop.timer(0.0)
+            self._timer.start(self._has_looked)
+
+    def _has_looked(self) -> None:
+        self._timer.close()
+        self._timer = None
+        self._queue.extend(self._waits_for_others)
+        self._waits_for_others.clear()
+        self._wake()
 
     def _have_the_loop_wake(self) -> None:
         if self._is_wake_coming:
@@ -104,4 +124,4 @@ class Task:
         finally:
             self._is_running = False
             if self._is_asked:
-                self._reactor.enqueue(self)
+                self._reactor.enqueue_after_others(self)

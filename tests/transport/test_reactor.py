@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -58,6 +59,34 @@ def test_who_asks_while_it_is_done_has_it_done_again_afterwards(reactor: Reactor
     go_on.set()
     eventually(lambda: times == [2])
     assert most == [1]
+
+
+def test_who_asks_for_itself_again_and_again_lets_sockets_be_seen(reactor: Reactor) -> None:
+    reader, writer = socket.socketpair()
+    turns: list[int] = []
+    seen: list[int] = []
+
+    def work() -> None:
+        turns.append(1)
+        if len(turns) == 10:
+            writer.send(b"x")
+        if len(turns) < 1_000:
+            task.set()
+
+    task = Task(reactor, work)
+    watcher = reactor.loop.io(reader.fileno(), 1)
+
+    def see() -> None:
+        seen.append(len(turns))
+        watcher.stop()
+
+    watcher.start(see)
+    task.set()
+    eventually(lambda: len(turns) == 1_000)
+    watcher.close()
+    reader.close()
+    writer.close()
+    assert seen[0] <= 11
 
 
 def test_a_task_that_waits_holds_up_nobody(reactor: Reactor) -> None:
