@@ -11,6 +11,7 @@ proves the same thing and costs a third less. Times are UTC; SQLite hands them o
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -167,6 +168,13 @@ tickets = Base.metadata.tables["e2emsg_tickets"]
 workers = Base.metadata.tables["e2emsg_workers"]
 connections = Base.metadata.tables["e2emsg_connections"]
 counters = Base.metadata.tables["e2emsg_counters"]
+
+# About living processes, and may be gone after a crash: on PostgreSQL without a log of changes, so
+# that nobody waits for the disk.
+_ddl: Any = sa.DDL
+_unlogged = _ddl("ALTER TABLE %(fullname)s SET UNLOGGED").execute_if(dialect="postgresql")
+for _table in (workers, connections, counters):
+    sa.event.listen(_table, "after_create", _unlogged, propagate=True)
 
 
 def copy_tables(metadata: sa.MetaData) -> None:
