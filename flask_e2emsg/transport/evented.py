@@ -18,7 +18,7 @@ from typing import Any
 
 from .framing import Decoder, Ended, close_frame
 from .pace import TURN_SECONDS
-from .reactor import Reactor, Task
+from .reactor import PRIORITY, Reactor, Task
 from .websocket import LINGER_BYTES, LINGER_SECONDS, RECEIVE_BYTES, set_options
 from .ws import Session, Start
 
@@ -92,7 +92,7 @@ class Evented:
         self._writing = Task(reactor, self._write)
         self._sock = PlainSocket(sock.family, sock.type, sock.proto, sock.detach())
         self._sock.setblocking(False)
-        self._to_read = self._loop.io(self._sock.fileno(), READABLE)
+        self._to_read = self._loop.io(self._sock.fileno(), READABLE, priority=PRIORITY)
         self._to_write: Any = None
         self._timer: Any = None
         self._timer_at = math.inf
@@ -253,7 +253,7 @@ class Evented:
             self._end_at = time.monotonic() + self._write_timeout
         self._rest = data[sent:]
         if self._to_write is None:
-            self._to_write = self._loop.io(self._sock.fileno(), WRITABLE)
+            self._to_write = self._loop.io(self._sock.fileno(), WRITABLE, priority=PRIORITY)
         self._to_write.start(self._can_write)
 
     def _set_timer(self, now: float) -> None:

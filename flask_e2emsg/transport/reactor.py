@@ -7,6 +7,7 @@ becomes a task, and tasks are done by greenlets: while one of them waits, anothe
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 logger = logging.getLogger("flask_e2emsg.reactor")
 
 IDLE_WORKERS = 16
+PASS_SECONDS = 0.0005  # of tasks, after which the loop looks whether something has come
+PRIORITY = -1  # with the loop, of tasks and of the sockets they serve: the database's come first
 
 
 class Reactor:
@@ -32,34 +35,38 @@ class Reactor:
         self._queue: deque[Task] = deque()
         self._is_wake_coming = False
         self._idle: list[Any] = []
-        self._waits_for_others: deque[Task] = deque()
         self._timer: Any = None
+        self._pass = -1  # the loop's number for it
+        self._pass_ends_at = 0.0  # on the monotonic clock
         self.loop: Any = self._hub.loop
 
     def enqueue(self, task: Task) -> None:
         """Have a task done soon."""
         self._queue.append(task)
-        if self._idle and self._current() is self._hub:
+        if self._is_wake_coming:
+            return
+        if self._idle and self._current() is self._hub and not self._is_pass_over():
             self._idle.pop().switch()  # It is the loop that asks: there is nobody to wait for.
         else:
             self._have_the_loop_wake()
 
-    def enqueue_after_others(self, task: Task) -> None:
-        """Have a task done once the loop has looked at its sockets.
+    def _is_pass_over(self) -> bool:
+        now, number = time.monotonic(), self.loop.iteration
+        if number != self._pass:
+            self._pass, self._pass_ends_at = number, now + PASS_SECONDS
+            return False
+        return now >= self._pass_ends_at
 
-        The loop does up to fifty callbacks that ask for each other before it looks, so a task that
-        asks for itself would keep everybody else waiting for fifty turns.
-        """
-        self._waits_for_others.append(task)
+    def _have_the_loop_look_and_wake(self) -> None:
+        # A callback would come before the loop has looked.
+        self._is_wake_coming = True
         if self._timer is None:
-            self._timer = self.loop.timer(0.0)
+            self._timer = self.loop.timer(0.0, priority=PRIORITY)
             self._timer.start(self._has_looked)
 
     def _has_looked(self) -> None:
         self._timer.close()
         self._timer = None
-        self._queue.extend(self._waits_for_others)
-        self._waits_for_others.clear()
         self._wake()
 
     def _have_the_loop_wake(self) -> None:
@@ -79,9 +86,9 @@ class Reactor:
 
     def _work(self) -> None:
         while True:
-            # No more than are there now: the loop has to have its turn, for it may bring others.
-            for _ in range(len(self._queue)):
-                if not self._queue:
+            while self._queue:
+                if self._is_pass_over():
+                    self._have_the_loop_look_and_wake()
                     break
                 if len(self._queue) > 1:
                     self._have_the_loop_wake()  # Should this task wait, somebody else goes on.
@@ -124,4 +131,4 @@ class Task:
         finally:
             self._is_running = False
             if self._is_asked:
-                self._reactor.enqueue_after_others(self)
+                self._reactor.enqueue(self)
