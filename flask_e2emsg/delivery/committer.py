@@ -1,7 +1,7 @@
 """One thread that makes one transaction of everything that waits.
 
 While a batch commits, the next one gathers: no send waits for a timer. Marks that are alone wait
-two hundredths of a second for each other, or until a send comes that they can go with. Guarantees:
+a twentieth of a second for each other, or until a send comes that they can go with. Guarantees:
 an operation is answered after its COMMIT and never before; operations of one kind keep their order;
 what is wrong with one operation fails that one only. Callbacks run on the committer's thread and
 must not wait.
@@ -26,7 +26,7 @@ logger = logging.getLogger("flask_e2emsg.committer")
 
 MAX_BATCH_MESSAGES = 512
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-GATHER_SECONDS = 0.02  # a receipt may be so late
+GATHER_SECONDS = 0.05  # a receipt may be so late
 
 Operation = Append | Ack | Read
 Outcome = Appended | int | Refusal
