@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Protocol, cast
 from uuid import UUID
 
@@ -206,21 +207,22 @@ class Router:
             culprit = str(message.id) if names_culprit else None
             if message.id in refused and not self.hide_refusals:
                 raise Forbidden(message_id=culprit)
-            if message.id in refused or message.recipient not in parties:
+            if message.id in refused or message.recipient not in parties.keys() | shut:
                 raise UnknownRecipient(message_id=culprit)
         return [parties[message.recipient] for message in messages]
 
     def _settle(self, user_ids: set[str], shut: set[str]) -> dict[str, Party]:
         """The accounts of recipients; for new ones whom the host knows they are made.
 
-        About those who refuse the sender (`shut`) the same questions are asked as about those
-        whom nobody knows, so that the time it takes tells as little as the answer.
+        Those who refuse the sender (`shut`) are looked up under names that nobody has, and then
+        asked about like those whom nobody knows, so that the time it takes tells as little as the
+        answer.
         """
         parties = self.accounts.remembered(user_ids - shut)
         if unsettled := user_ids - parties.keys():
-            found = self.accounts.look_up(unsettled)
+            found = self.accounts.look_up((unsettled - shut) | {token_hex() for _ in shut})
             parties.update(found)
-            for user_id in sorted(shut | (unsettled - found.keys())):
+            for user_id in sorted(unsettled - found.keys()):
                 if self.rules.knows_user(user_id) and user_id not in shut:
                     parties[user_id] = self.accounts.ensure(user_id).owner
         return parties
