@@ -19,7 +19,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.schema import conv
 
 _Time = sa.DateTime(timezone=True)
-_ROOM = {"fillfactor": 50}  # percent; an update that finds room in its page touches no index
 
 
 class Base(DeclarativeBase):
@@ -36,7 +35,7 @@ class Account(Base):
         sa.PrimaryKeyConstraint("id", name=conv("pk_e2emsg_accounts")),
         sa.UniqueConstraint("user_id", name=conv("uq_e2emsg_accounts_user_id")),
         # Never reuse an id: other processes may remember it.
-        {"sqlite_autoincrement": True, "postgresql_with": _ROOM},
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(sa.Integer, autoincrement=True)
@@ -77,7 +76,6 @@ class Message(Base):
             postgresql_where=sa.text("conversation_id IS NOT NULL"),
             sqlite_where=sa.text("conversation_id IS NOT NULL"),
         ),
-        {"postgresql_with": _ROOM},
     )
 
     id: Mapped[UUID] = mapped_column(sa.Uuid)  # made by the sending client
@@ -171,12 +169,20 @@ workers = Base.metadata.tables["e2emsg_workers"]
 connections = Base.metadata.tables["e2emsg_connections"]
 counters = Base.metadata.tables["e2emsg_counters"]
 
-# About living processes, and may be gone after a crash: on PostgreSQL without a log of changes, so
-# that nobody waits for the disk.
-_ddl: Any = sa.DDL
-_unlogged = _ddl("ALTER TABLE %(fullname)s SET UNLOGGED").execute_if(dialect="postgresql")
+
+def _on_postgresql(table: sa.Table, change: str) -> None:
+    """Have a table changed when create_all() has made it, in a host's metadata as well."""
+    ddl: Any = sa.DDL
+    statement = ddl(f"ALTER TABLE %(fullname)s {change}").execute_if(dialect="postgresql")
+    sa.event.listen(table, "after_create", statement, propagate=True)
+
+
+# About living processes, and may be gone after a crash: without a log nobody waits for the disk.
 for _table in (workers, connections, counters):
-    sa.event.listen(_table, "after_create", _unlogged, propagate=True)
+    _on_postgresql(_table, "SET UNLOGGED")
+# A mark that finds room in the page of its row touches no index.
+for _table in (accounts, messages):
+    _on_postgresql(_table, "SET (fillfactor = 50)")
 
 
 def copy_tables(metadata: sa.MetaData) -> None:

@@ -59,7 +59,7 @@ DEPLOYMENT = Page.at("docs/deployment.md")
 PERFORMANCE = Page.at("docs/performance.md")
 PAGES = [README, INTEGRATION, CONFIGURATION, PROTOCOL, SECURITY, DEPLOYMENT, PERFORMANCE]
 
-LANGUAGES = {"ini", "json", "python", "sh", "text"}
+LANGUAGES = {"ini", "json", "python", "sh", "sql", "text"}  # SQL is run in tests/store
 COMMANDS = {"flask", "gunicorn", "make", "pip"}
 LOG_SECONDS = 10.0
 
