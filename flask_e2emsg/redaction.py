@@ -17,6 +17,7 @@ SERVERS = ("gunicorn.access", "gunicorn.error", "werkzeug")
 OURS = (
     "flask_e2emsg.auth",
     "flask_e2emsg.background",
+    "flask_e2emsg.bus",
     "flask_e2emsg.committer",
     "flask_e2emsg.cooperation",
     "flask_e2emsg.http",

