@@ -2,6 +2,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTEST_FLAGS ?= -n auto
+SEED ?=
 export HOST PORT
 
 VENV := .venv
@@ -16,7 +17,7 @@ LOWEST_PYTHON := $(LOWEST)/bin/python
 LOWEST_TESTS := tests/transport tests/extension \
 	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py)
 
-.PHONY: run demo test test-threads test-lowest check bench bench-quick nginx clean
+.PHONY: run demo test test-threads test-lowest check bench bench-quick bench-workers crucible nginx clean
 
 run: $(VENV)/.example
 	$(BIN)/flask --app example_app db upgrade
@@ -46,6 +47,14 @@ bench: $(VENV)/.bench
 
 bench-quick: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --quick $(BENCH_FLAGS)
+
+# How long a message takes to somebody on another worker.
+bench-workers: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.workers
+
+# Load and faults together, for a quarter of an hour; the report names the seed that it began with.
+crucible: $(VENV)/.dev
+	$(BIN)/python -m tests.crucible --profile campaign --seed "$(SEED)" --out build/crucible
 
 nginx:
 	@.ci/nginx

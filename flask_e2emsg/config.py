@@ -18,6 +18,7 @@ PREFIX = "E2EMSG_"
 
 # As browsers write it (RFC 6454, section 6.2): anything else would never match.
 _ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
+_REDIS = re.compile(r"rediss?://[^/?#\s]+(?:/\S*)?|unix:///\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,10 @@ class Settings:
     """One field per key: `max_in_flight` is read from `E2EMSG_MAX_IN_FLIGHT`."""
 
     url_prefix: str = "/api"  # where the blueprint lives; starts with a slash
-    # None and "local": wake-ups stay in the process. An address may hold a password.
+    # How workers wake each other. None: by the database if it is PostgreSQL, else not at all;
+    # "local", "postgresql", or the address of a Redis, which may hold a password.
     bus_url: str | None = field(default=None, repr=False)
+    bus_channel: str | None = None  # None: one for each secret and, on Redis, database
     allowed_origins: str | Sequence[str] | None = None  # None: the request's own host; "*": any
     max_connections_per_user: int = 10  # live sockets of one user, over all workers
     max_connections: int | None = None  # live sockets of one process; None: below what it can take
@@ -72,7 +75,13 @@ class Settings:
             origins is None or origins == "*" or _is_list_of_origins(origins),
             'None, "*" or a list of origins such as "https://app.example.com", without a path',
         )
-        self._require("bus_url", self.bus_url in (None, "local"), 'None or "local"')
+        self._require(
+            "bus_url", _is_bus(self.bus_url), 'None, "local", "postgresql" or "redis://host:6379"'
+        )
+        channel = self.bus_channel
+        self._require(
+            "bus_channel", channel is None or _is_text(channel), 'a name such as "staging", or None'
+        )
         driver = self.socket_driver
         self._require("socket_driver", driver in (None, "threads"), 'None or "threads"')
         for name, low, high in (
@@ -126,6 +135,16 @@ def _is_prefix(value: object) -> bool:
     return isinstance(value, str) and (
         value == "" or (value.startswith("/") and not value.endswith("/"))
     )
+
+
+def _is_bus(value: object) -> bool:
+    if value in (None, "local", "postgresql"):
+        return True
+    return isinstance(value, str) and _REDIS.fullmatch(value) is not None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _is_rate(value: object) -> bool:

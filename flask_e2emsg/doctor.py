@@ -15,12 +15,15 @@ from flask_jwt_extended.config import config as jwt_config
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import StaticPool
 
+from . import channels
 from .errors import ConfigurationError, E2EMsgError
 from .server_checks import Finding, check_gunicorn, per_process
 from .store.models import Base
 
 if TYPE_CHECKING:
     from .extension import AppState
+
+BUS_SECONDS = 2.0
 
 _FAST_BUT_LOSSY = {
     "fsync": "fsync = off: a crash of the machine can destroy the database. Set it to on.",
@@ -42,6 +45,7 @@ def examine(state: AppState, gunicorn: Any = None) -> Iterator[Finding]:
     yield from check_database(state)
     yield from check_tokens(state.app)
     yield from check_settings(state)
+    yield from check_bus(state)
     if gunicorn is not None:
         yield from check_gunicorn(gunicorn, state.settings)
 
@@ -169,6 +173,31 @@ def check_settings(state: AppState) -> Iterator[Finding]:
     workers = os.environ.get("WEB_CONCURRENCY", "1")
     if workers.isdecimal() and int(workers) > 1:
         yield per_process(int(workers))
+
+
+def check_bus(state: AppState) -> Iterator[Finding]:
+    """Whether what one process says is heard, by saying something that all of them ignore."""
+    engine, settings = state.db.engine, state.settings
+    channel = channels.make_channel(state.app, settings, state.database, engine)
+    if channel is None:
+        return
+    is_redis = channels.kind_of(settings, engine.dialect.name) == channels.REDIS
+    where = "the Redis of E2EMSG_BUS_URL" if is_redis else "PostgreSQL"
+    try:
+        with channel.subscribe() as subscription:
+            channel.publish([""])
+            if not subscription.receive(BUS_SECONDS):
+                yield Finding(
+                    f"What is published through {where} is not heard, so workers find each "
+                    "other's messages by the sweep only. A pooler in transaction mode does that: "
+                    "connect to PostgreSQL itself, or set E2EMSG_BUS_URL to the address of a Redis."
+                )
+    except Exception as error:
+        # The text may hold the address, and that a password.
+        yield Finding(
+            f"Workers cannot wake each other through {where} ({type(error).__name__}): see that it "
+            "runs, and that its address is right."
+        )
 
 
 def load_gunicorn(location: str) -> Any:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import NoResultFound
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from . import redaction
+from . import channels, redaction
 from .cli import e2emsg_cli
 from .config import Settings
 from .delivery.hub import Hub
@@ -28,6 +28,7 @@ from .process import Process
 from .protocol import frames
 from .store import models
 from .store.database import SUPPORTED, Database
+from .store.leases import Leases
 from .transport import auth
 from .transport.blueprint import BLUEPRINT, make_blueprint
 
@@ -72,8 +73,8 @@ class E2EMessaging:
       is accepted, and again and again while a connection is open, in a request context; False
       makes the token as good as invalid.
     * `@e2emsg.on_undelivered`: `(user_id) -> None`, by default nothing. Runs after a message was
-      stored for somebody who has no live connection in this process, in an app context, on a
-      thread of its own: the place for a push notification.
+      stored for somebody who has no live connection, in an app context, on a thread of its own:
+      the place for a push notification.
     """
 
     authorize_send = Hook[AuthorizeSend]()
@@ -102,6 +103,8 @@ class E2EMessaging:
         settings = Settings.from_mapping(app.config)
         database = _checked_database(app, db)
         _check_jwt(app)
+        with app.app_context():
+            channels.check(app, settings, database.engine.dialect.name)
         models.copy_tables(database.metadata)
         state = AppState(app, database, settings, self)
         app.extensions["e2emsg"] = state
@@ -113,25 +116,23 @@ class E2EMessaging:
 
     @property
     def connections(self) -> Connections:
-        """The live connections of this process."""
-        return Connections(_state().process.hub)
+        """The live connections of all workers."""
+        process = _state().process
+        return Connections(process.hub, process.leases)
 
     def send_event(self, user_id: str, name: str, data: object = None) -> int:
-        """Send an `event` frame to the user's live connections in this process.
+        """Send an `event` frame to the user's live connections, on all workers.
 
-        Nothing is stored. Returns how many connections got it.
+        Nothing is stored, and who is not connected never gets it. Returns how many connections
+        there are.
         """
-        frame = frames.encode("event", name=name, data=data)
-        pumps = _state().process.hub.of(user_id)
-        for pump in pumps:
-            pump.tell(frame)
-        return len(pumps)
+        return _state().process.tell(user_id, frames.encode("event", name=name, data=data))
 
     def disconnect(self, user_id: str) -> int:
         """Close the user's live connections with 4401. Returns how many there are.
 
-        Those of this process hear of it at once, those of other workers within
-        `E2EMSG_SWEEP_SECONDS`.
+        Those of this process hear of it at once, those of other workers through the bus or, where
+        there is none, within `E2EMSG_SWEEP_SECONDS`.
         """
         return _state().process.end_all_of(user_id, 4401)
 
@@ -150,21 +151,32 @@ class E2EMessaging:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """A view of the live connections of this process. Safe to use from any thread."""
+    """A view of the live connections. Safe to use from any thread.
+
+    Those of this process are known exactly. Those of other workers are read from the database,
+    where a worker that was killed is still counted until its lease ends, within 15 seconds.
+    """
 
     _hub: Hub
+    _leases: Leases
 
     def is_online(self, user_id: str) -> bool:
-        """Whether the user has a live connection here."""
-        return bool(self._hub.of(user_id))
+        """Whether the user has a live connection, on any worker."""
+        return bool(self._hub.of(user_id)) or self._leases.held_elsewhere(user_id) > 0
 
-    def count(self, user_id: str | None = None) -> int:
-        """How many live connections the user, or everybody, has here."""
-        return len(self._hub.all() if user_id is None else self._hub.of(user_id))
+    def count(self, user_id: str | None = None, *, here: bool = False) -> int:
+        """How many live connections the user, or everybody, has; `here`: in this process only."""
+        count = len(self._hub.all() if user_id is None else self._hub.of(user_id))
+        if here:
+            return count
+        if user_id is None:
+            return count + sum(self._leases.all_elsewhere().values())
+        return count + self._leases.held_elsewhere(user_id)
 
-    def users(self) -> list[str]:
-        """The users with a live connection here."""
-        return self._hub.users()
+    def users(self, *, here: bool = False) -> list[str]:
+        """The users with a live connection; `here`: in this process."""
+        users = self._hub.users()
+        return users if here else sorted({*users, *self._leases.all_elsewhere()})
 
 
 @dataclass(slots=True)
@@ -241,9 +253,7 @@ class AppState:
         if process is None or request.method in SAFE_METHODS or is_ours_or_nobodys:
             return
         user_id = auth.user_of_request()
-        if user_id is not None:
-            process.rechecker.look_at(user_id)
-        process.rechecker.look_around()
+        process.doubt(user_id)
 
     def prepare(self, server_connections: int) -> None:
         """Set up this process, whose server can serve so many connections at once."""

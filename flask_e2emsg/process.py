@@ -7,18 +7,21 @@ It is made when the process first needs it, so servers may fork before or after.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import limits
 
-from . import capacity, cooperation
+from . import capacity, channels, cooperation
 from .config import Settings
 from .delivery.admissions import Admissions
 from .delivery.background import Notifier, Soon, Ticker
+from .delivery.bus import Bus
 from .delivery.committer import Committer
 from .delivery.hub import Hub
 from .delivery.limiter import RateLimiter
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_e2emsg.process")
 
 PURGE_SECONDS = 300.0
+FLUSH_SECONDS = 1.0
 SETTLE_SECONDS = 0.05  # after a connection has ended until its slot is free
 
 
@@ -58,11 +62,13 @@ class Process:
 
     def __init__(self, state: AppState) -> None:
         self.pid = os.getpid()
+        self._has_warned = False
         self._state = state
         settings = state.settings
         with state.app.app_context():
             self.database = Database(state.db.engine)
             rows_that_pass = passing(self.database, state.db.engine)
+            channel = channels.make_channel(state.app, settings, self.database, state.db.engine)
         self.accounts = Accounts(self.database)
         kind = SQLiteMailboxes if self.database.is_sqlite else PostgreSQLMailboxes
         self.mailboxes: Mailboxes = kind(self.database, _ids_in_one_receipt(settings))
@@ -78,6 +84,9 @@ class Process:
             self.hub, state.still_accepts, state.request_context, state.has_questions
         )
         self.notifier = Notifier("e2emsg-notifier")
+        self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
+        heard = _Heard(self.hub, self.rechecker, self.sweeper)
+        self.bus = Bus(channel, channels.make_seal(state.app), heard)
         sends = self._committer("e2emsg-sends")
         # A mark must not make a message wait; where there is one writer they share its commits.
         marks = sends if self.database.is_sqlite else self._committer("e2emsg-marks")
@@ -85,6 +94,7 @@ class Process:
             _HostRules(state, rows_that_pass),
             self.accounts,
             self.hub,
+            self.bus,
             sends,
             marks,
             Quotas(
@@ -96,11 +106,13 @@ class Process:
             settings.hide_refusals,
         )
         self.sockets = Sockets(settings)
-        self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
-        self.renewer = Ticker("e2emsg-leases", RENEW_SECONDS, self.leases.renew)
+        self.renewer = Ticker("e2emsg-leases", RENEW_SECONDS, self._renew)
         self.settler = Soon("e2emsg-slots", SETTLE_SECONDS, self.leases.settle)
         self.purger = Ticker("e2emsg-purge", PURGE_SECONDS, self._purge)
         cooperation.try_in_background(self.database)
+        if self.bus.is_on:
+            # What a command or a task has told is published by a thread that would end with it.
+            atexit.register(self.bus.flush, FLUSH_SECONDS)
 
     def new_pump(self, user_id: str) -> tuple[Pump, MailboxState]:
         """A connection's pump, registered before its mailbox was read, and what was read.
@@ -129,12 +141,14 @@ class Process:
         self.renewer.ensure_running()
         self.rechecker.ensure_running()
         self.purger.ensure_running()
+        self.bus.ensure_listening()
 
     def drain(self) -> None:
         """End all connections and the threads beside them; what is asked for is still stored."""
         self.hub.drain()
         for running in (self.sweeper, self.renewer, self.settler, self.rechecker, self.purger):
             running.stop()
+        self.bus.stop()
         try:
             self.leases.resign()
         except E2EMsgError:
@@ -158,7 +172,24 @@ class Process:
         mailbox = self.accounts.state(user_id)
         if mailbox is None:
             return 0
-        return self.leases.end_all_of(mailbox.owner.account_id, close_code)
+        count = self.leases.end_all_of(mailbox.owner.account_id, close_code)
+        self.bus.ended()
+        return count
+
+    def tell(self, user_id: str, frame: bytes) -> int:
+        """A frame that may be lost, for a user's connections; how many there are."""
+        here = self.hub.tell(user_id, frame)
+        if self.bus.is_alone:
+            return here
+        self.bus.told(user_id, frame)
+        return here + self.leases.held_elsewhere(user_id)
+
+    def doubt(self, user_id: str | None) -> None:
+        """The host may have turned away this user, or somebody: ask it again, on all workers."""
+        if user_id is not None:
+            self.rechecker.look_at(user_id)
+        self.rechecker.look_around()
+        self.bus.doubted(user_id)
 
     def _committer(self, name: str) -> Committer:
         boxes = self.mailboxes
@@ -168,6 +199,7 @@ class Process:
 
     def _publish(self, entries: Mapping[str, list[Entry]]) -> None:
         self.hub.publish(entries)
+        self.bus.grown({user_id: new[-1].seq for user_id, new in entries.items()})
         _, _, on_undelivered = self._state.extension._rules()
         if not (on_undelivered or message_stored.receivers or message_delivered.receivers):
             return
@@ -176,7 +208,15 @@ class Process:
             for entry in _once(new):
                 self._tell_host(user_id, entry)
             if offline and any(_is_received(entry, user_id) for entry in new):
-                self.notifier.tell(self._in_context(on_undelivered, user_id))
+                self.notifier.tell(self._in_context(self._tell_if_offline, on_undelivered, user_id))
+
+    def _tell_if_offline(self, on_undelivered: Callable[[str], object], user_id: str) -> None:
+        try:
+            is_elsewhere = self.leases.held_elsewhere(user_id) > 0
+        except E2EMsgError:
+            is_elsewhere = False  # Told twice is better than not at all.
+        if not is_elsewhere:
+            on_undelivered(user_id)
 
     def _tell_host(self, user_id: str, entry: Entry) -> None:
         if isinstance(entry, ReceiptEntry):
@@ -215,8 +255,41 @@ class Process:
                 if (close_code := ends.get(UUID(pump.id))) is not None:
                     pump.close(close_code)
 
+    def _renew(self) -> None:
+        self.leases.renew()
+        if not self.bus.is_on and not self._has_warned and self.leases.workers_elsewhere():
+            self._has_warned = True
+            logger.warning(
+                "several workers, which do not hear each other: what one stores the others find by "
+                "the sweep, within E2EMSG_SWEEP_SECONDS. Set E2EMSG_BUS_URL to the address of a "
+                "Redis, or use PostgreSQL, or run one gevent worker."
+            )
+
     def _purge(self) -> None:
         purge(self.database, self._state.settings.retention_days)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """Acts on what other processes say."""
+
+    hub: Hub
+    rechecker: Rechecker
+    sweeper: Ticker
+
+    def grown(self, user_id: str, seq: int) -> None:
+        self.hub.reach(user_id, seq)
+
+    def told(self, user_id: str, frame: bytes) -> None:
+        self.hub.tell(user_id, frame)
+
+    def doubted(self, user_id: str | None) -> None:
+        if user_id is not None:
+            self.rechecker.look_at(user_id)
+        self.rechecker.look_around()
+
+    def missed(self) -> None:
+        self.sweeper.ask()
 
 
 class _HostRules:

@@ -79,8 +79,8 @@ def check_gunicorn(cfg: Any, settings: Settings) -> Iterator[Finding]:
 def per_process(workers: int) -> Finding:
     """What several workers mean for what counts in each of them."""
     return Finding(
-        f"{workers} workers: E2EMSG_MAX_CONNECTIONS is the room of each of them, and what one of "
-        "them does not know of the others is in docs/integration.md, `Several workers`.",
+        f"{workers} workers: E2EMSG_MAX_CONNECTIONS is the room of each of them. How they wake "
+        "each other is in docs/integration.md, `Several workers`.",
         is_problem=False,
     )
 

@@ -15,9 +15,10 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from flask_e2emsg import E2EMessaging
+from flask_e2emsg import E2EMessaging, doctor
 from flask_e2emsg.doctor import check_durability
-from tests.servers import PostgresServer
+from flask_e2emsg.store.notifications import NotificationChannel
+from tests.servers import PostgresServer, RedisServer
 
 SECRET = "a secret of these tests, long enough for HS256"
 
@@ -199,3 +200,24 @@ def test_the_server_is_examined_with_the_app(sound: Flask, tmp_path: Path) -> No
     path = tmp_path / "gunicorn.conf.py"
     path.write_text("from flask_e2emsg.gunicorn import *\nkeepalive = 0\n")
     assert "keepalive = 0" in problem(sound, "--gunicorn", str(path))
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_pooler_that_passes_no_notifications_on(
+    sound: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NotificationChannel, "publish", lambda *_: None)
+    monkeypatch.setattr(doctor, "BUS_SECONDS", 0.1)
+    assert "PostgreSQL is not heard" in problem(sound)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+class TestRedis:
+    def test_that_answers(self, host: Host, sound: Flask) -> None:
+        with RedisServer() as redis:
+            assert examine(host(E2EMSG_BUS_URL=redis.url)).exit_code == 0
+
+    def test_that_is_not_there(self, host: Host, sound: Flask) -> None:
+        text = problem(host(E2EMSG_BUS_URL="redis://:letmein@127.0.0.1:1/0"))
+        assert "through the Redis of E2EMSG_BUS_URL (ConnectionError)" in text
+        assert "letmein" not in text

@@ -26,19 +26,29 @@ class Ticker:
         self._name = name
         self._seconds = seconds
         self._action = action
-        self._stopped = threading.Event()
+        self._asked = threading.Event()
+        self._is_stopped = False
         self._thread = LazyThread(name, self._run)
 
     def ensure_running(self) -> None:
         """Start, if it does not run yet."""
         self._thread.ensure_running()
 
+    def ask(self) -> None:
+        """Have it called now, if it runs: once for all who ask meanwhile. Never waits."""
+        self._asked.set()
+
     def stop(self) -> None:
         """Call it no more. Does not wait for a call that is under way."""
-        self._stopped.set()
+        self._is_stopped = True
+        self._asked.set()
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._seconds):
+        while True:
+            self._asked.wait(self._seconds)
+            self._asked.clear()
+            if self._is_stopped:
+                return
             try:
                 self._action()
             except Exception as error:

@@ -129,6 +129,20 @@ class Hub:
             for event in self._waiters.get(user_id, ()):
                 event.set()
 
+    def reach(self, user_id: str, head: int) -> None:
+        """The user's mailbox is said to reach `head`: let those look who wait for it."""
+        for pump in self._pumps.get(user_id, ()):
+            pump.reach(head)
+        for event in self._waiters.get(user_id, ()):
+            event.set()
+
+    def tell(self, user_id: str, frame: bytes) -> int:
+        """A frame that may be lost, for the user's connections; how many there are."""
+        pumps = self._pumps.get(user_id, ())
+        for pump in pumps:
+            pump.tell(frame)
+        return len(pumps)
+
     def sweep(self, heads: Callable[[list[int]], Mapping[int, int]]) -> None:
         """Compare every local mailbox with the database, and wake those that are behind."""
         pumps = self.all()

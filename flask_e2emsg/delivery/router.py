@@ -26,6 +26,7 @@ from ..protocol import frames
 from ..protocol.frames import Outgoing, Ref, Typing
 from ..store.accounts import Accounts, Party
 from ..store.mailbox import Ack, Append, Appended, Read
+from .bus import Bus
 from .committer import Committer, Done, Operation, Outcome
 from .hub import Hub
 from .pump import Pump
@@ -57,6 +58,7 @@ class Router:
     rules: Rules
     accounts: Accounts
     hub: Hub
+    bus: Bus
     sends: Committer
     marks: Committer  # the same one where the database has one writer
     quotas: Quotas
@@ -134,8 +136,8 @@ class Router:
             conversation_id=typing.conversation_id,
             active=typing.active,
         )
-        for pump in self.hub.of(typing.to):
-            pump.tell(frame)
+        self.hub.tell(typing.to, frame)
+        self.bus.told(typing.to, frame)
 
     def prepare(
         self,

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..errors import TooManyConnections
 from .accounts import MailboxState
 from .database import Conflict, Database
-from .models import connections, workers
+from .models import accounts, connections, workers
 from .slots import MOST_AT_ONCE, Answer, Arrival, Place, PostgreSQLSlots, Slots, SQLiteSlots
 from .times import database_clock
 
@@ -151,6 +151,35 @@ class Leases:
 
         return _again_on_conflict(end)
 
+    def held_elsewhere(self, user_id: str) -> int:
+        """How many live connections the user has on other workers.
+
+        Raises:
+            Unavailable: the database refused.
+        """
+        with self._database.read() as connection:
+            values = {**self._me, "user": user_id}
+            return int(connection.scalar(self._statements.held_elsewhere, values) or 0)
+
+    def all_elsewhere(self) -> dict[str, int]:
+        """How many live connections users have on other workers; those who have any.
+
+        Raises:
+            Unavailable: the database refused.
+        """
+        with self._database.read() as connection:
+            rows = connection.execute(self._statements.all_elsewhere, self._me)
+            return {row.user_id: row.held for row in rows}
+
+    def workers_elsewhere(self) -> int:
+        """How many other workers live.
+
+        Raises:
+            Unavailable: the database refused.
+        """
+        with self._database.read() as connection:
+            return int(connection.scalar(self._statements.workers_elsewhere, self._me) or 0)
+
     @property
     def _me(self) -> dict[str, UUID]:
         return {"worker": self._worker_id}
@@ -241,6 +270,22 @@ class _Statements:
         renewed = insert(workers).values(id=_worker, expires_at=lease_end)
         self.renew = renewed.on_conflict_do_update(
             index_elements=[workers.c.id], set_={"expires_at": renewed.excluded.expires_at}
+        )
+        held = (
+            sa.select(accounts.c.user_id, sa.func.count().label("held"))
+            .select_from(connections)
+            .join(accounts, accounts.c.id == connections.c.account_id)
+            .where(holder_lives, connections.c.worker_id != _worker)
+            .group_by(accounts.c.user_id)
+        )
+        self.all_elsewhere = held
+        self.held_elsewhere = held.with_only_columns(sa.func.count()).where(
+            accounts.c.user_id == sa.bindparam("user")
+        )
+        self.workers_elsewhere = (
+            sa.select(sa.func.count())
+            .select_from(workers)
+            .where(workers.c.id != _worker, workers.c.id.in_(alive))
         )
         self.end_all = (
             sa.update(connections)

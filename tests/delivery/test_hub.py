@@ -280,3 +280,25 @@ def test_looking_around_goes_on_while_others_come_and_go() -> None:
         assert not thread.is_alive()
     assert not failures
     assert hub.all() == residents
+
+
+def test_who_hears_that_a_mailbox_has_grown_reads_it(hub: Hub) -> None:
+    log = Log(*entries(1, 3))
+    bobs, alices = live(hub, BOB, log), live(hub, ALICE)
+    hub.reach("bob", 3)
+    assert (bobs.stirred.is_set(), alices.stirred.is_set()) == (True, False)
+    assert positions(take_all(bobs)) == [1, 2, 3]
+
+
+def test_who_waits_for_mail_is_woken_when_the_mailbox_is_said_to_have_grown(hub: Hub) -> None:
+    with hub.waiting("bob", 2) as bobs, hub.waiting("alice", 1) as alices:
+        hub.reach("bob", 3)
+        assert (bobs.is_set(), alices.is_set()) == (True, False)
+
+
+def test_what_is_told_to_a_user_reaches_all_of_its_connections(hub: Hub) -> None:
+    bobs, alices = [live(hub), live(hub)], live(hub, ALICE)
+    assert hub.tell("bob", b"frame") == 2
+    assert hub.tell("nobody", b"frame") == 0
+    assert [one.take_replies() for one in bobs] == [[b"frame"], [b"frame"]]
+    assert alices.take_replies() == []

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from flask_e2emsg.delivery.bus import Bus
 from flask_e2emsg.delivery.committer import Committer, Done, Operation, Outcome
 from flask_e2emsg.delivery.hub import Hub
 from flask_e2emsg.delivery.pump import Pump
@@ -101,6 +102,16 @@ class FakeCommitter:
         done(self.outcome)
 
 
+class FakeBus:
+    """Notes what is told to other processes."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[str, bytes]] = []
+
+    def told(self, user_id: str, frame: bytes) -> None:
+        self.frames.append((user_id, frame))
+
+
 class Office:
     """A router among fakes."""
 
@@ -108,12 +119,14 @@ class Office:
         self.rules = FakeRules()
         self.accounts = FakeAccounts(ALICE, BOB)
         self.hub = Hub(10, 100)
+        self.bus = FakeBus()
         self.sends = FakeCommitter(Appended(now(), True, 7))
         self.marks = FakeCommitter(1)
         self.router = Router(
             self.rules,
             cast(Accounts, self.accounts),
             self.hub,
+            cast(Bus, self.bus),
             cast(Committer, self.sends),
             cast(Committer, self.marks),
             Quotas(self.accounts.waiting, of_one_sender=QUOTA, of_all=None),
@@ -378,6 +391,8 @@ def test_typing_reaches_every_live_connection_and_no_database(office: Office) ->
     expected = {"type": "typing", "sender": "alice", "conversation_id": "room", "active": True}
     assert [replies(one) for one in theirs] == [[expected], [expected]]
     assert replies(mine) == []
+    [(user_id, frame)] = office.bus.frames
+    assert (user_id, parsed([frame])) == ("bob", [expected])
     assert office.sends.operations == office.marks.operations == []
 
 
@@ -386,6 +401,7 @@ def test_typing_to_somebody_to_whom_the_host_forbids_to_write_is_dropped(office:
     office.rules.forbidden.add(("alice", "bob"))
     office.router.typing("alice", Typing("bob", None, True))
     assert replies(theirs) == []
+    assert office.bus.frames == []
 
 
 def test_a_recipient_on_the_same_hub_needs_no_database(office: Office) -> None:

@@ -57,7 +57,11 @@ PROTOCOL = Page.at("docs/protocol.md")
 SECURITY = Page.at("docs/security.md")
 DEPLOYMENT = Page.at("docs/deployment.md")
 PERFORMANCE = Page.at("docs/performance.md")
-PAGES = [README, INTEGRATION, CONFIGURATION, PROTOCOL, SECURITY, DEPLOYMENT, PERFORMANCE]
+SCALING = Page.at("docs/scaling.md")
+PAGES = [
+    *(README, INTEGRATION, CONFIGURATION, PROTOCOL),
+    *(SECURITY, DEPLOYMENT, PERFORMANCE, SCALING),
+]
 
 LANGUAGES = {"ini", "json", "python", "sh", "sql", "text"}  # SQL is run in tests/store
 COMMANDS = {"flask", "gunicorn", "make", "pip"}

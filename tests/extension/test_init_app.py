@@ -89,6 +89,33 @@ def test_a_database_that_it_does_not_know_is_named(closing: Closing) -> None:
     assert "PostgreSQL or SQLite" in text
 
 
+def test_a_bus_that_the_database_does_not_have_is_refused(closing: Closing) -> None:
+    app, db = prepared_app(E2EMSG_BUS_URL="postgresql")
+    assert "the database is sqlite" in cure(closing(app), db)
+
+
+def test_redis_without_its_client_is_refused(
+    closing: Closing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_e2emsg.channels.find_spec", lambda _name: None)
+    app, db = prepared_app(E2EMSG_BUS_URL="redis://localhost")
+    assert "pip install flask-e2emsg[redis]" in cure(closing(app), db)
+
+
+def test_redis_without_a_secret_is_refused(closing: Closing) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    encoding = serialization.Encoding.PEM
+    pem = key.public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+    settings = {"JWT_ALGORITHM": "RS256", "JWT_PUBLIC_KEY": pem.decode()}
+    none = {"JWT_SECRET_KEY": None, "SECRET_KEY": None}
+    app, db = prepared_app(E2EMSG_BUS_URL="redis://localhost", **settings, **none)
+    assert "Set SECRET_KEY" in cure(closing(app), db)
+    app, db = prepared_app(
+        E2EMSG_BUS_URL="redis://localhost", **settings, **none | {"SECRET_KEY": "secret"}
+    )
+    E2EMessaging().init_app(closing(app), db)
+
+
 def test_adding_it_twice_is_refused(closing: Closing) -> None:
     app, db = prepared_app()
     E2EMessaging().init_app(closing(app), db)
@@ -105,7 +132,8 @@ def test_using_it_in_an_app_without_it_is_refused() -> None:
 
 WRONG: dict[str, list[object]] = {
     "URL_PREFIX": ["api", "/api/", "/", None, 5],
-    "BUS_URL": ["nonsense", "http://localhost", 5, ""],
+    "BUS_URL": ["nonsense", "http://localhost", 5, "", "redis://", "redis:///0", "Local", True],
+    "BUS_CHANNEL": ["", 5, True, b"name"],
     "ALLOWED_ORIGINS": [
         *("https://app.example.com", [1], 5, ""),
         *(["app.example.com"], ["https://app.example.com/"], ["HTTPS://app.example.com"], [""]),
@@ -139,7 +167,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(
 
 
 def test_a_refused_address_is_not_repeated(closing: Closing) -> None:
-    app, db = prepared_app(E2EMSG_BUS_URL="redis://:hunter2@localhost")
+    app, db = prepared_app(E2EMSG_BUS_URL="amqp://:hunter2@localhost")
     assert "hunter2" not in cure(closing(app), db)
 
 

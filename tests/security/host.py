@@ -61,7 +61,7 @@ def disconnect(user_id: str) -> Response:
 
 def here() -> Response:
     """Which worker this is, and how many sockets it has."""
-    return jsonify(worker=os.getpid(), sockets=e2emsg.connections.count())
+    return jsonify(worker=os.getpid(), sockets=e2emsg.connections.count(here=True))
 
 
 def create_tables() -> None:

@@ -374,3 +374,33 @@ def test_nothing_is_left_of_workers_that_are_long_dead(store: Process, worker: L
     let_pass(store, LEASE_SECONDS + FORGET_SECONDS + 1)
     purge(store.database, None)
     assert (store.count(connections), store.count(workers)) == (0, 0)
+
+
+def test_what_a_worker_holds_is_known_to_the_others(worker: Leases, other_worker: Leases) -> None:
+    come(worker, ALICE, ALICE, BOB)
+    assert (other_worker.held_elsewhere(ALICE), other_worker.held_elsewhere(BOB)) == (2, 1)
+    assert other_worker.all_elsewhere() == {ALICE: 2, BOB: 1}
+    assert worker.held_elsewhere(ALICE) == worker.held_elsewhere("nobody") == 0
+    assert worker.all_elsewhere() == {}
+    come(other_worker, BOB)
+    assert worker.all_elsewhere() == {BOB: 1}
+    assert (worker.workers_elsewhere(), other_worker.workers_elsewhere()) == (1, 1)
+
+
+def test_what_a_dead_worker_held_is_nobodys(
+    worker: Leases, other_worker: Leases, store: Process
+) -> None:
+    come(worker, ALICE)
+    other_worker.renew()
+    store.execute(sa.update(workers).values(expires_at=now() - timedelta(seconds=1)))
+    assert other_worker.held_elsewhere(ALICE) == 0
+    assert other_worker.all_elsewhere() == {}
+    assert other_worker.workers_elsewhere() == 0
+
+
+def test_what_was_given_back_is_nobodys(worker: Leases, other_worker: Leases) -> None:
+    [connection_id] = come(worker, ALICE)
+    assert connection_id is not None
+    worker.give_back(connection_id)
+    worker.settle()
+    assert other_worker.held_elsewhere(ALICE) == 0
