@@ -1,9 +1,9 @@
-"""`flask e2emsg revision`, `flask e2emsg purge` and `flask e2emsg doctor`.
+"""`flask e2emsg revision`, `purge`, `restored` and `doctor`.
 
 `revision` writes a migration into the host's own Flask-Migrate folder, which calls the steps that
 ship with this package, so that `flask db upgrade` is all that a host ever runs. It changes no
-database. `purge` removes what is past its time, for a cron job or by hand. `doctor` says what is
-wrong with the settings, and what to do.
+database. `purge` removes what is past its time, for a cron job or by hand. `restored` is for the
+time after a restore from a backup. `doctor` says what is wrong with the settings, and what to do.
 """
 
 from __future__ import annotations
@@ -53,6 +53,21 @@ def run_purge() -> None:
     except E2EMsgError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Removed {removed} {'message' if removed == 1 else 'messages'}.")
+
+
+@e2emsg_cli.command("restored")
+def run_restored() -> None:
+    """Tell all clients to start anew, after the database was restored from a backup.
+
+    What was stored after the backup is gone, and its positions will be given out again. Run it
+    before the workers start.
+    """
+    state = current_app.extensions["e2emsg"]
+    try:
+        count = state.process.accounts.renew_epochs()
+    except E2EMsgError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{count} {'mailbox has' if count == 1 else 'mailboxes have'} a new epoch.")
 
 
 @e2emsg_cli.command("doctor")

@@ -197,6 +197,20 @@ class Accounts:
         self._database.clean_files()
         return True
 
+    def renew_epochs(self) -> int:
+        """Give every mailbox another epoch, so that no cursor of before counts; how many there are.
+
+        Raises:
+            Unavailable: the database refused.
+        """
+        if self._database.is_sqlite:
+            tag = sa.func.lower(sa.func.hex(sa.func.randomblob(8)))
+        else:
+            tag = sa.func.left(
+                sa.func.replace(sa.cast(sa.func.gen_random_uuid(), sa.Text), "-", ""), 16
+            )
+        return self._write(sa.update(accounts).values(epoch=tag), {})
+
     def _write(self, statement: sa.Executable, parameters: dict[str, int]) -> int:
         with self._database.write() as connection:
             return connection.execute(statement, parameters).rowcount

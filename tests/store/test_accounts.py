@@ -197,3 +197,12 @@ class TestDelete:
             ids.append(store.user("alice").account_id)
             store.accounts.delete("alice")
         assert ids == sorted(set(ids))
+
+
+def test_after_a_restore_no_cursor_of_before_counts(store: Process) -> None:
+    users = [f"user {number}" for number in range(20)]
+    before = {user: store.accounts.ensure(user).epoch for user in users}
+    assert store.accounts.renew_epochs() == len(users)
+    after = {user: store.accounts.ensure(user).epoch for user in users}
+    assert len(set(after.values()) | set(before.values())) == 2 * len(users)
+    assert all(re.fullmatch("[0-9a-f]{16}", epoch) for epoch in after.values())
