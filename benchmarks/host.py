@@ -16,11 +16,15 @@ from flask_e2emsg import E2EMessaging
 
 
 def create_app() -> Flask:
-    """Build it from DATABASE_URL and JWT_SECRET_KEY; makes the tables if they are missing."""
+    """Build it from DATABASE_URL and JWT_SECRET_KEY; makes the tables if they are missing.
+
+    BENCH_BUS_URL, where it is given, is its E2EMSG_BUS_URL.
+    """
     app = Flask(__name__)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=os.environ["DATABASE_URL"],
         JWT_SECRET_KEY=os.environ["JWT_SECRET_KEY"],
+        E2EMSG_BUS_URL=os.environ.get("BENCH_BUS_URL"),
         E2EMSG_RATE_LIMIT="100000000/minute",
         E2EMSG_MAX_UNDELIVERED=10_000_000,
         E2EMSG_MAX_UNDELIVERED_PER_SENDER=10_000_000,

@@ -36,14 +36,17 @@ http {{
 
 
 class Nginx:
-    """The published configuration, with other addresses, places of logs, and read timeout."""
+    """The published configuration, with other addresses, places of logs, and read timeout.
+
+    `upstream` is what its block of that name holds.
+    """
 
     def __init__(self, upstream: str, folder: Path, read_timeout: str) -> None:
         self._folder = folder
         self._address = free_address()
         published = CONFIGURATION.read_text()
         for old, new in (
-            ("server 127.0.0.1:8000;", f"server {upstream};"),
+            ("server 127.0.0.1:8000;", upstream),
             ("listen 80;", f"listen {self._address};"),
             ("/var/log/nginx/messaging.access.log", str(self.access_log)),
             ("/var/log/nginx/messaging.error.log", str(self.error_log)),

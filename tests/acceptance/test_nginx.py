@@ -32,7 +32,8 @@ def server(hosting: Hosting) -> Iterator[WebServer]:
 @pytest.fixture(scope="module")
 def nginx(server: WebServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
     folder = tmp_path_factory.mktemp("nginx")
-    with Nginx(server.url.removeprefix("http://"), folder, f"{READ_TIMEOUT}s") as running:
+    address = server.url.removeprefix("http://")
+    with Nginx(f"server {address};", folder, f"{READ_TIMEOUT}s") as running:
         yield running
 
 
@@ -106,7 +107,7 @@ def test_no_token_is_in_its_logs(nginx: Nginx, alice: Person) -> None:
 
 def test_no_token_is_in_its_logs_when_the_app_is_away(tmp_path: Path, alice: Person) -> None:
     token = alice.token()
-    with Nginx(free_address(), tmp_path, "3s") as nginx:
+    with Nginx(f"server {free_address()};", tmp_path, "3s") as nginx:
         answer = raw_get(nginx.url, f"/api/ws?token={token}", HANDSHAKE)
         assert answer.status == 502
         assert '"GET /api/ws" 502' in nginx.logs()
