@@ -1,0 +1,1 @@
+"""The package with one fault planted in it, to show that the crucible can fail."""
