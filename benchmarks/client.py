@@ -113,8 +113,9 @@ class LoadClient(AbstractContextManager["LoadClient"]):
         # Some servers look for a backlog after their hello: what comes meanwhile, they send twice.
         time.sleep(CALM_SECONDS)
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # What it says next tells why.
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
         """What the run saw."""

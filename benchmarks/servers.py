@@ -110,6 +110,8 @@ def _database(
 
 def _start_ours(*options: str) -> Start:
     def start(database_url: str, secret: str, port: int) -> subprocess.Popen[bytes]:
+        if "-w" in options:  # Workers that make the same tables at once get in each other's way.
+            make_tables(database_url, secret)
         settings = ["-c", "python:flask_e2emsg.gunicorn", "--log-level", "warning"]
         settings += ["-b", f"127.0.0.1:{port}", *options]
         return subprocess.Popen(
