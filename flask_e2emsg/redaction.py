@@ -29,6 +29,7 @@ OURS = (
 )
 
 NAMES = ("token", "ticket")
+LONGEST = 262_144  # characters of one line or traceback
 
 # A value follows `=`, however often that was percent-encoded, or stands in quotes after a name.
 _FOLLOWS = r"""(?:=|%(?:25){0,4}3[dD]|\\?["']\s*[:,]\s*\\?["'])"""
@@ -44,7 +45,13 @@ _JWT = re.compile(rf"eyJ{_BEGINS}{_WORD}*+(?:{_DOT}{_WORD}*+){{2,}}+")
 
 
 def redact(text: str) -> str:
-    """The same text without the values of credentials. Takes time linear in its length."""
+    """The same text without the values of credentials, and without its end if it is very long.
+
+    Nobody else has a turn meanwhile, and however quick the look at each character is, there is a
+    length at which it is too slow.
+    """
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}... ({len(text) - LONGEST} characters are left out)"
     lowered = text.lower()
     if any(name in lowered for name in NAMES):
         text = _PLAIN.sub(r"\1***", text)

@@ -17,7 +17,15 @@ import pytest
 from gunicorn.glogging import SafeAtoms
 
 import flask_e2emsg
-from flask_e2emsg.redaction import OURS, SERVERS, RedactingFilter, install, redact, stack_of
+from flask_e2emsg.redaction import (
+    LONGEST,
+    OURS,
+    SERVERS,
+    RedactingFilter,
+    install,
+    redact,
+    stack_of,
+)
 from tests.acceptance.people import People
 from tests.acceptance.rest import HANDSHAKE, raw_get
 from tests.servers import FlaskRunServer, GunicornServer, WebServer, run_once, wait_until
@@ -105,6 +113,18 @@ def test_a_line_of_a_megabyte_takes_less_than_50_ms(unit: str) -> None:
         redact(line)
         seconds.append(time.process_time() - began)
     assert min(seconds) < 0.05
+
+
+def test_what_is_left_out_of_a_very_long_line_is_said() -> None:
+    line = "x" * LONGEST
+    assert redact(line) == line
+    assert redact(f"{line}{JWT}") == f"{line}... ({len(JWT)} characters are left out)"
+
+
+def test_a_token_at_the_end_of_what_is_kept_is_redacted() -> None:
+    text = "x" * (LONGEST - 20) + f" token={JWT}"
+    assert redact(text).startswith("x" * (LONGEST - 20) + " token=***")
+    assert JWT[:12] not in redact(text)
 
 
 def formatted(message: object, *arguments: Any) -> str:
