@@ -18,6 +18,7 @@ from sqlalchemy.pool import StaticPool
 from . import channels
 from .errors import ConfigurationError, E2EMsgError
 from .server_checks import Finding, check_gunicorn, per_process
+from .store.database import ConnectionLost
 from .store.models import Base
 
 if TYPE_CHECKING:
@@ -192,6 +193,8 @@ def check_bus(state: AppState) -> Iterator[Finding]:
                     "other's messages by the sweep only. A pooler in transaction mode does that: "
                     "connect to PostgreSQL itself, or set E2EMSG_BUS_URL to the address of a Redis."
                 )
+    except ConnectionLost:
+        return  # Of a database that does not answer, it was said before.
     except Exception as error:
         # The text may hold the address, and that a password.
         yield Finding(

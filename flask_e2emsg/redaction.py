@@ -51,7 +51,9 @@ def redact(text: str) -> str:
     length at which it is too slow.
     """
     if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}... ({len(text) - LONGEST} characters are left out)"
+        # With dots after it, half a token is redacted like a whole one; half a dot would prevent it.
+        kept = text[:LONGEST].removesuffix("%2").removesuffix("%")
+        text = f"{kept}... ({len(text) - len(kept)} characters are left out)"
     lowered = text.lower()
     if any(name in lowered for name in NAMES):
         text = _PLAIN.sub(r"\1***", text)

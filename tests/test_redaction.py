@@ -127,6 +127,14 @@ def test_a_token_at_the_end_of_what_is_kept_is_redacted() -> None:
     assert JWT[:12] not in redact(text)
 
 
+@pytest.mark.parametrize("dot", [".", "%2E", "%2e"])
+def test_of_a_token_that_is_cut_through_nothing_is_kept(dot: str) -> None:
+    token = JWT.replace(".", dot)
+    for kept in range(4, len(token)):
+        text = "x" * (LONGEST - kept - 1) + f" {token} and more"
+        assert "eyJ" not in redact(text), kept
+
+
 def formatted(message: object, *arguments: Any) -> str:
     """What a handler writes of a record that has passed the filter."""
     record = logging.LogRecord("a server", logging.INFO, "", 0, message, arguments, None)
