@@ -28,7 +28,7 @@ from .client import Users
 from .postgres import Postgres
 from .servers import OUR_SERVERS
 
-MESSAGES = {"postgresql": 500, "redis": 500, "local": 25}  # without a bus, each takes a second
+MESSAGES = {"postgresql": 500, "redis": 500, "local": 25}  # without a bus, each takes two seconds
 CONTENT_BYTES = 256
 WARM_UP = 20
 PATIENCE_SECONDS = 10.0

@@ -51,7 +51,7 @@ def redact(text: str) -> str:
     length at which it is too slow.
     """
     if len(text) > LONGEST:
-        # With dots after it, half a token is redacted like a whole one; half a dot would prevent it.
+        # With dots after it, half a token is redacted like a whole one; half a dot prevents it.
         kept = text[:LONGEST].removesuffix("%2").removesuffix("%")
         text = f"{kept}... ({len(text) - len(kept)} characters are left out)"
     lowered = text.lower()

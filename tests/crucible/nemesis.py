@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from tests.crucible.cluster import Cluster, Master
 from tests.crucible.evidence import Fault
+from tests.crucible.proxies import Link
 from tests.crucible.swarm import Swarm
 
 RESET_SHARE, FROZEN_SHARE, SLOW_SHARE, REVOKED_SHARE = 0.3, 0.2, 0.1, 0.2
@@ -46,6 +47,7 @@ class Lengths:
     database_frozen: float = 5.0
     read_only: float = 8.0
     worker_stopped: float = 10.0
+    answers_swallowed: float = 3.0
 
 
 def schedule(
@@ -211,7 +213,7 @@ async def swallow_answers(strike: _Strike) -> None:
     assert proxy is not None
     before = proxy.swallowed
     proxy.swallow_answers(SWALLOWED_ANSWERS)
-    await asyncio.sleep(3.0)
+    await asyncio.sleep(strike.lengths.answers_swallowed)
     proxy.swallow_answers(0)
     strike.detail = f"{proxy.swallowed - before} answers"
 
@@ -224,41 +226,37 @@ async def read_only(strike: _Strike) -> None:
         await strike.cluster.set_read_only("off")
 
 
+def _some_links(strike: _Strike, share: float) -> list[Link]:
+    """A share of the clients' connections, which are counted for the report."""
+    links = [
+        link for master in strike.cluster.masters for link in master.proxy.some(share, strike.dice)
+    ]
+    strike.detail = f"{len(links)} connections"
+    return links
+
+
 async def reset_clients(strike: _Strike) -> None:
-    count = 0
-    for master in strike.cluster.masters:
-        for link in master.proxy.some(RESET_SHARE, strike.dice):
-            link.cut()
-            count += 1
-    strike.detail = f"{count} connections"
+    links = _some_links(strike, RESET_SHARE)
+    for link in links:
+        link.cut()
 
 
 async def freeze_clients(strike: _Strike) -> None:
-    links = [
-        link
-        for master in strike.cluster.masters
-        for link in master.proxy.some(FROZEN_SHARE, strike.dice)
-    ]
+    links = _some_links(strike, FROZEN_SHARE)
     for link in links:
         link.freeze()
     await asyncio.sleep(strike.lengths.frozen)
     for link in links:
         link.thaw()
-    strike.detail = f"{len(links)} connections"
 
 
 async def slow_clients(strike: _Strike) -> None:
-    links = [
-        link
-        for master in strike.cluster.masters
-        for link in master.proxy.some(SLOW_SHARE, strike.dice)
-    ]
+    links = _some_links(strike, SLOW_SHARE)
     for link in links:
         link.bytes_per_second = SLOW_BYTES_PER_SECOND
     await asyncio.sleep(strike.lengths.slow)
     for link in links:
         link.bytes_per_second = None
-    strike.detail = f"{len(links)} connections"
 
 
 async def revoke_tokens(strike: _Strike) -> None:

@@ -12,9 +12,8 @@ from redis.exceptions import RedisError
 
 from flask_e2emsg.delivery.bus import Resubscribed
 from flask_e2emsg.delivery.redis_channel import PUBLISH_SECONDS, RedisChannel, _Subscription
+from tests.listening import hear
 from tests.servers import RedisServer
-
-SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +34,6 @@ def channel_of(url: str) -> Iterator[RedisChannel]:
 def channel(server: RedisServer) -> Iterator[RedisChannel]:
     with channel_of(server.url) as one:
         yield one
-
-
-def hear(subscription: object, count: int) -> list[str]:
-    texts: list[str] = []
-    deadline = time.monotonic() + SECONDS
-    while len(texts) < count and time.monotonic() < deadline:
-        texts += subscription.receive(0.2)  # type: ignore[attr-defined]
-    return texts
 
 
 @pytest.mark.parametrize(

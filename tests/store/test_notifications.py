@@ -14,9 +14,9 @@ from sqlalchemy.engine import make_url
 from flask_e2emsg.errors import Unavailable
 from flask_e2emsg.store.database import Database
 from flask_e2emsg.store.notifications import NotificationChannel, _Texts
+from tests.listening import SECONDS, hear
 
 DRIVERS = ("psycopg", "psycopg2")
-SECONDS = 10.0
 
 
 @pytest.fixture(params=DRIVERS)
@@ -32,14 +32,6 @@ def database(
 @pytest.fixture
 def channel(database: Database) -> NotificationChannel:
     return NotificationChannel(database, "e2emsg_test")
-
-
-def hear(subscription: object, count: int) -> list[str]:
-    texts: list[str] = []
-    deadline = time.monotonic() + SECONDS
-    while len(texts) < count and time.monotonic() < deadline:
-        texts += subscription.receive(0.2)  # type: ignore[attr-defined]
-    return texts
 
 
 @pytest.mark.parametrize(

@@ -7,28 +7,19 @@ minute: what is here within a second came through the bus.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from tests.acceptance.canaries import watch
 from tests.acceptance.client import SocketClient
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import People, Person
 from tests.acceptance.rest import RestClient
-from tests.servers import GunicornServer, RedisServer, run_once, wait_until
+from tests.servers import GunicornServer, run_once, wait_until
 
-APP = "tests.acceptance.telling_host:create_app()"
 BUSES = ("postgresql", "redis", "redis with sqlite")
 AT_ONCE = 1.0
 MANY = 100
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=BUSES)
@@ -37,32 +28,6 @@ def environment(request: pytest.FixtureRequest, hosting: Hosting) -> dict[str, s
     if request.param != "postgresql":
         settings["E2EMSG_BUS_URL"] = request.getfixturevalue("redis").url
     return hosting.environment("sqlite" if "sqlite" in request.param else "postgresql", **settings)
-
-
-@pytest.fixture(scope="module")
-def server(environment: dict[str, str], hosting: Hosting) -> Iterator[GunicornServer]:
-    with GunicornServer(APP, env=environment, log_path=hosting.log_path()) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def other(environment: dict[str, str], hosting: Hosting) -> Iterator[GunicornServer]:
-    with GunicornServer(APP, env=environment, log_path=hosting.log_path()) as running:
-        yield running
-
-
-@pytest.fixture
-def elsewhere(other: GunicornServer) -> Iterator[People]:
-    """The same users, on the other worker."""
-    with People(other) as crowd:
-        yield crowd
-    assert "Traceback" not in watch(other.log_path).path.read_text()
-
-
-@pytest.fixture
-def here(alice: Person) -> SocketClient:
-    """Alice's socket on one worker."""
-    return alice.connect()
 
 
 @pytest.fixture
@@ -179,41 +144,32 @@ def test_a_long_poll_on_the_other_worker_ends_when_a_message_is_stored(
     waiting = elsewhere.named(carol.id).rest
     with ThreadPoolExecutor(1) as threads:
         poll = threads.submit(waiting.get, "/api/sync", wait=20)
-        while not poll.done():
-            sent_at = time.monotonic()
-            here.store(carol.id)
-            if poll_ends(poll.done, AT_ONCE):
-                break
-        assert time.monotonic() - sent_at < AT_ONCE
-        assert poll.result().json["entries"]
-
-
-def poll_ends(is_done: object, seconds: float) -> bool:
-    assert callable(is_done)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if is_done():
-            return True
-        time.sleep(0.01)
-    return False
+        assert not wait([poll], timeout=AT_ONCE).done, "it has nothing to answer"
+        stored = here.store(carol.id)
+        assert wait([poll], timeout=AT_ONCE).done, "it was not woken"
+        assert [entry["id"] for entry in poll.result().json["entries"]] == [stored["id"]]
 
 
 def test_who_is_online_is_known_on_both_workers(
-    here: SocketClient, there: SocketClient, other: GunicornServer, alice: Person, bob: Person
+    here: SocketClient,
+    there: SocketClient,
+    server: GunicornServer,
+    other: GunicornServer,
+    bob: Person,
 ) -> None:
-    seen = RestClient(alice.server.url).get(f"/who/{bob.id}").json
+    seen = RestClient(server.url).get(f"/who/{bob.id}").json
     expected = {"online": True, "count": 1, "here": 0, "listed": True, "listed_here": False}
     assert expected.items() <= seen.items()
     assert seen["everybody"] >= 2
     seen = RestClient(other.url).get(f"/who/{bob.id}").json
     assert {**expected, "here": 1, "listed_here": True}.items() <= seen.items()
     there.close()
-    for url in (alice.server.url, other.url):
-        wait_until(
-            lambda url=url: not RestClient(url).get(f"/who/{bob.id}").json["online"],  # type: ignore[misc]
-            AT_ONCE,
-            lambda: "still online",
-        )
+
+    def are_told() -> bool:
+        answers = [RestClient(one.url).get(f"/who/{bob.id}").json for one in (server, other)]
+        return not any(answer["online"] for answer in answers)
+
+    wait_until(are_told, AT_ONCE, lambda: "still online")
 
 
 def test_the_host_is_told_of_undelivered_messages_only_for_who_is_nowhere(

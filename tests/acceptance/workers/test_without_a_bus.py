@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from flask_e2emsg.store.leases import RENEW_SECONDS
@@ -21,21 +19,6 @@ def environment(request: pytest.FixtureRequest, hosting: Hosting) -> dict[str, s
     return hosting.environment(
         request.param, E2EMSG_BUS_URL="local", E2EMSG_SWEEP_SECONDS=SWEEP_SECONDS
     )
-
-
-@pytest.fixture(scope="module")
-def server(environment: dict[str, str], hosting: Hosting) -> Iterator[GunicornServer]:
-    with GunicornServer(env=environment, log_path=hosting.log_path()) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def elsewhere(environment: dict[str, str], hosting: Hosting) -> Iterator[People]:
-    with (
-        GunicornServer(env=environment, log_path=hosting.log_path()) as running,
-        People(running) as crowd,
-    ):
-        yield crowd
 
 
 def test_messages_and_receipts_come_with_the_sweep_in_order_and_none_is_missing(

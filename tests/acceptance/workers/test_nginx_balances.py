@@ -15,7 +15,6 @@ from tests.docs.markdown import Page
 from tests.nginx import Nginx
 from tests.servers import GunicornServer
 
-APP = "tests.acceptance.telling_host:create_app()"
 PUBLISHED = ("10.0.0.11:8000", "10.0.0.12:8000")
 SOCKETS = 8
 AT_ONCE = 1.0
@@ -24,18 +23,6 @@ AT_ONCE = 1.0
 @pytest.fixture(scope="module")
 def environment(hosting: Hosting) -> dict[str, str]:
     return hosting.environment("postgresql", E2EMSG_SWEEP_SECONDS=60)
-
-
-@pytest.fixture(scope="module")
-def server(environment: dict[str, str], hosting: Hosting) -> Iterator[GunicornServer]:
-    with GunicornServer(APP, env=environment, log_path=hosting.log_path()) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def other(environment: dict[str, str], hosting: Hosting) -> Iterator[GunicornServer]:
-    with GunicornServer(APP, env=environment, log_path=hosting.log_path()) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

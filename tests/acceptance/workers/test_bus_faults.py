@@ -11,20 +11,18 @@ import secrets
 import signal
 import statistics
 import time
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from flask_e2emsg.store.leases import LEASE_SECONDS
-from tests.acceptance.canaries import watch
 from tests.acceptance.client import SocketClient
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import People, Person
 from tests.acceptance.rest import RestClient
+from tests.acceptance.workers.conftest import APP
 from tests.servers import GunicornServer, RedisServer, WorkerClass, wait_until
 
-APP = "tests.acceptance.telling_host:create_app()"
 SWEEP_SECONDS = 2.0
 ACK_SLACK_SECONDS = 0.05
 SAMPLES = 30
@@ -32,40 +30,10 @@ LIMIT = "client-output-buffer-limit"
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def environment(hosting: Hosting, redis: RedisServer) -> dict[str, str]:
     return hosting.environment(
         "postgresql", E2EMSG_BUS_URL=redis.url, E2EMSG_SWEEP_SECONDS=SWEEP_SECONDS
     )
-
-
-@pytest.fixture(scope="module")
-def server(environment: dict[str, str], hosting: Hosting) -> Iterator[GunicornServer]:
-    with GunicornServer(APP, env=environment, log_path=hosting.log_path()) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def other(environment: dict[str, str], hosting: Hosting) -> Iterator[GunicornServer]:
-    with GunicornServer(APP, env=environment, log_path=hosting.log_path()) as running:
-        yield running
-
-
-@pytest.fixture
-def elsewhere(other: GunicornServer) -> Iterator[People]:
-    with People(other) as crowd:
-        yield crowd
-    assert "Traceback" not in watch(other.log_path).path.read_text()
-
-
-@pytest.fixture
-def here(alice: Person) -> SocketClient:
-    return alice.connect()
 
 
 @pytest.fixture
