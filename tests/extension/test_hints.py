@@ -11,6 +11,7 @@ from flask_jwt_extended import jwt_required
 
 from flask_e2emsg import E2EMessaging
 from flask_e2emsg.process import Process
+from flask_e2emsg.store.leases import Leases
 from tests.extension.apps import User, prepared_app
 from tests.store.process import outgoing
 
@@ -112,3 +113,20 @@ def test_an_event_is_told_whether_or_not_somebody_is_here(host: Host) -> None:
     with app.app_context():
         assert e2emsg.send_event("alice", "news", 1) == 0
     assert bus.said == [("told", ("alice", b'{"type":"event","name":"news","data":1}'))]
+
+
+def test_that_workers_do_not_hear_each_other_is_said_once(
+    closing: Callable[[Flask], Flask], caplog: pytest.LogCaptureFixture
+) -> None:
+    app, db = prepared_app(E2EMSG_BUS_URL="local")
+    E2EMessaging().init_app(closing(app), db)
+    process: Process = app.extensions["e2emsg"].process
+    with app.app_context():
+        db.create_all()
+    process._renew()
+    assert caplog.messages == []
+    Leases(process.database, cap=1).renew()
+    for _ in range(3):
+        process._renew()
+    [advice] = caplog.messages
+    assert "Set E2EMSG_BUS_URL to the address of a Redis" in advice
