@@ -16,10 +16,10 @@ from _socket import socket as PlainSocket
 from collections.abc import Callable
 from typing import Any
 
-from .framing import Decoder, Ended, close_frame
+from .framing import RECEIVE_BYTES, Decoder, Ended, close_frame
 from .pace import TURN_SECONDS
 from .reactor import PRIORITY, Reactor, Task
-from .websocket import LINGER_BYTES, LINGER_SECONDS, RECEIVE_BYTES, set_options
+from .websocket import LINGER_BYTES, LINGER_SECONDS, set_options
 from .ws import Session, Start
 
 READABLE, WRITABLE = 1, 2
@@ -160,11 +160,12 @@ class Evented:
     def _receive(self) -> bytes:
         if self._decoder.has_ended:
             return b""
+        size = self._decoder.appetite
         if self._early:
-            data, self._early = self._early[:RECEIVE_BYTES], self._early[RECEIVE_BYTES:]
+            data, self._early = self._early[:size], self._early[size:]
             return data
         try:
-            return self._sock.recv(RECEIVE_BYTES)
+            return self._sock.recv(size)
         except BlockingIOError:
             raise
         except OSError:

@@ -27,6 +27,9 @@ MAX_PONGS = 16
 CONTROL_BURST = 64
 CONTROL_PER_SECOND = 10.0  # pings and pongs
 MAX_FRAGMENTS = 64  # of one message
+RECEIVE_BYTES = 8192  # all frames in them are parsed at once, while everybody else waits
+FEW_BYTES = 512  # the same, of a client that sends many small frames which cost much
+MANY_ODD_FRAMES = 8  # in so few bytes
 
 _WHOLE_TEXT = 0x81
 _FIN = 0x80
@@ -70,11 +73,25 @@ class Ended(Exception):
 
 
 class Decoder:
-    """What comes from one client."""
+    """What comes from one client.
 
-    __slots__ = ("_ended", "_is_fragmented", "_max_bytes", "_odd", "_rest")
+    Attributes:
+        appetite: how many bytes to give it next.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_is_fragmented",
+        "_max_bytes",
+        "_odd",
+        "_odd_frames",
+        "_rest",
+        "appetite",
+    )
 
     def __init__(self, max_message_bytes: int) -> None:
+        self.appetite = RECEIVE_BYTES
+        self._odd_frames = 0  # in what was given last
         self._max_bytes = max_message_bytes
         self._rest = b""  # less than a frame
         self._odd: _OddFrames | None = None
@@ -95,10 +112,13 @@ class Decoder:
         """
         messages: list[bytes] = []
         if self._ended is None:
+            self._odd_frames = 0
             try:
                 self._take(data, messages)
             except Ended as ended:
                 self._ended = ended
+            is_costly = self._odd_frames >= MANY_ODD_FRAMES * max(1, len(data) // FEW_BYTES)
+            self.appetite = FEW_BYTES if is_costly else RECEIVE_BYTES
         if self._ended is not None and not messages:
             raise self._ended
         return messages
@@ -144,6 +164,7 @@ class Decoder:
     def _take_odd(self, frame: bytes, messages: list[bytes]) -> None:
         if self._odd is None:
             self._odd = _OddFrames(self._max_bytes)
+        self._odd_frames += 1
         self._odd.take(frame, messages)
         if frame[0] & 0x0F in _FRAGMENTS:
             self._is_fragmented = not frame[0] & _FIN

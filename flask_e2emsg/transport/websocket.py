@@ -9,9 +9,8 @@ import contextlib
 import socket
 import time
 
-from .framing import Decoder, close_frame
+from .framing import RECEIVE_BYTES, Decoder, close_frame
 
-RECEIVE_BYTES = 8192  # all frames in them are parsed at once, while everybody else waits
 KERNEL_BYTES = 262144  # of a client that does not read, or does not wait for answers, per direction
 WRITE_BYTES = 65536
 LINGER_SECONDS = 1.0
@@ -61,12 +60,13 @@ class WebSocket:
         return self._decoder.feed(data)
 
     def _read(self) -> bytes:
+        size = self._decoder.appetite
         if self._early:
-            data, self._early = self._early[:RECEIVE_BYTES], self._early[RECEIVE_BYTES:]
+            data, self._early = self._early[:size], self._early[size:]
             return data
         while True:
             try:
-                return self._sock.recv(RECEIVE_BYTES)
+                return self._sock.recv(size)
             except TimeoutError:
                 continue  # The timeout is there for writing.
             except OSError:
