@@ -6,7 +6,7 @@
     └── Refusal                 a client was told no; code, status and close code stand on the class
         ├── BadRequest, Unauthorized, Forbidden, NotFound, UnknownRecipient, IdConflict, TooLarge,
         │   OriginDenied, UpgradeRequired, TooManyConnections, WrongMethod, RateLimited,
-        │   QuotaExceeded
+        │   QuotaExceeded, UnusableKey, StaleKey, NoBackup, VersionConflict
         └── Unavailable, Internal, Draining, Overloaded
 
 The words in `code` are those of docs/protocol.md, section 6; they are the same in frames and in
@@ -15,6 +15,7 @@ REST bodies. Texts never carry a token, a key or a ciphertext.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -45,12 +46,14 @@ class Refusal(E2EMsgError):
         retry_after: seconds after which trying again makes sense; None when it does not.
         ref: the `id` or `ref` of the offending frame, when there is one.
         message_id: of several messages in a frame, the one to blame.
+        members: what else the client needs, as members of the error on the wire.
     """
 
     code: ClassVar[str]
     http_status: ClassVar[int]
     default_message: ClassVar[str] = ""
     retry_after: float | None = None
+    members: Mapping[str, object] = {}
 
     def __init__(
         self, message: str = "", *, ref: str | int | None = None, message_id: str | None = None
@@ -116,6 +119,41 @@ class IdConflict(Refusal):
 
     code, http_status = "id_conflict", 409
     default_message = "This id was already used for another message. Make a new id."
+
+
+class StaleKey(Refusal):
+    """An envelope of a key, or for a key, that is not the current one.
+
+    `members["key"]` is the directory's entry that counts, with nulls where there is none.
+    """
+
+    code, http_status = "stale_key", 409
+    default_message = "The envelope does not fit the current keys. Seal the message again."
+
+    def __init__(self, key: Mapping[str, object], *, message_id: str | None = None) -> None:
+        super().__init__(message_id=message_id)
+        self.members = {"key": key}
+
+
+class NoBackup(NotFound):
+    """The user has no backup of the key. `members["version"]` is what the first one replaces."""
+
+    default_message = "There is no backup."
+
+    def __init__(self, version: int) -> None:
+        super().__init__()
+        self.members = {"version": version}
+
+
+class VersionConflict(Refusal):
+    """The backup was changed by somebody else; `members["version"]` is the current one."""
+
+    code, http_status = "bad_request", 409
+    default_message = "The backup has another version by now. Look at it, then try again."
+
+    def __init__(self, version: int) -> None:
+        super().__init__()
+        self.members = {"version": version}
 
 
 class WrongMethod(Refusal):

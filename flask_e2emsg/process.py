@@ -23,6 +23,7 @@ from .delivery.admissions import Admissions
 from .delivery.background import Notifier, Soon, Ticker
 from .delivery.bus import Bus
 from .delivery.committer import Committer
+from .delivery.envelopes import Envelopes
 from .delivery.hub import Hub
 from .delivery.limiter import RateLimiter
 from .delivery.pump import Pump
@@ -33,6 +34,7 @@ from .errors import E2EMsgError
 from .protocol.entries import Entry, MessageEntry, ReceiptEntry
 from .signals import message_delivered, message_stored, user_connected, user_disconnected
 from .store.accounts import Accounts, MailboxState, Party
+from .store.backups import Backups
 from .store.counters import DatabaseStorage
 from .store.database import Database, asked_again
 from .store.history import History
@@ -74,6 +76,8 @@ class Process:
         self.mailboxes: Mailboxes = kind(self.database, _ids_in_one_receipt(settings))
         self.history = History(self.database)
         self.tickets = Tickets(self.database)
+        self.backups = Backups(self.database)
+        self.envelopes = Envelopes(self.accounts.public_key, self.history.has)
         self.hub = Hub(
             settings.max_connections_per_user,
             settings.max_connections or capacity.connections(state.server_connections),
@@ -85,7 +89,7 @@ class Process:
         )
         self.notifier = Notifier("e2emsg-notifier")
         self.sweeper = Ticker("e2emsg-sweep", settings.sweep_seconds, self._sweep)
-        heard = _Heard(self.hub, self.rechecker, self.sweeper)
+        heard = _Heard(self.hub, self.rechecker, self.envelopes, self.sweeper)
         self.bus = Bus(channel, channels.make_seal(state.app), heard)
         sends = self._committer("e2emsg-sends")
         # A mark must not make a message wait; where there is one writer they share its commits.
@@ -102,6 +106,7 @@ class Process:
                 settings.max_undelivered_per_sender,
                 settings.max_undelivered,
             ),
+            self.envelopes if settings.check_envelopes else None,
             settings.max_frame_bytes,
             settings.hide_refusals,
         )
@@ -191,6 +196,12 @@ class Process:
         self.rechecker.look_around()
         self.bus.doubted(user_id)
 
+    def rekeyed(self, user_id: str) -> None:
+        """A user has published a key: compare envelopes with it from now on, on all workers."""
+        self.envelopes.forget(user_id)
+        if self._state.settings.check_envelopes:
+            self.bus.doubted(user_id)
+
     def _committer(self, name: str) -> Committer:
         boxes = self.mailboxes
         return Committer(
@@ -275,6 +286,7 @@ class _Heard:
 
     hub: Hub
     rechecker: Rechecker
+    envelopes: Envelopes
     sweeper: Ticker
 
     def grown(self, user_id: str, seq: int) -> None:
@@ -285,6 +297,7 @@ class _Heard:
 
     def doubted(self, user_id: str | None) -> None:
         if user_id is not None:
+            self.envelopes.forget(user_id)
             self.rechecker.look_at(user_id)
         self.rechecker.look_around()
 

@@ -120,11 +120,11 @@ class TestRevision:
         write_own(versions, "a", None, call.format("upgrade", 0, 1))
         write_own(versions, "b", "a", call.format("upgrade", 1, 3))
         write_own(versions, "c", "b", call.format("downgrade", 9, 8))
-        monkeypatch.setattr(schema, "VERSION", 4)
+        monkeypatch.setattr(schema, "VERSION", 5)
         assert run(app, "revision").exit_code == 0
         text = written(versions).read_text()
-        assert "schema.upgrade(op, since=3, to=4)" in text
-        assert "schema.downgrade(op, since=4, to=3)" in text
+        assert "schema.upgrade(op, since=3, to=5)" in text
+        assert "schema.downgrade(op, since=5, to=3)" in text
 
     def test_a_host_of_several_databases_gets_the_tables_in_the_default_one(
         self, app: Flask, migrating: Flask, folder: Path

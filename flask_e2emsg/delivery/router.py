@@ -28,6 +28,7 @@ from ..store.accounts import Accounts, Party
 from ..store.mailbox import Ack, Append, Appended, Read
 from .bus import Bus
 from .committer import Committer, Done, Operation, Outcome
+from .envelopes import Envelopes
 from .hub import Hub
 from .pump import Pump
 from .quota import Quotas
@@ -62,6 +63,7 @@ class Router:
     sends: Committer
     marks: Committer  # the same one where the database has one writer
     quotas: Quotas
+    envelopes: Envelopes | None  # None: content is any opaque bytes
     max_frame_bytes: int
     hide_refusals: bool  # whether a refused recipient is answered for like an unknown one
 
@@ -150,8 +152,8 @@ class Router:
         """The operation that stores messages, if the host's rules allow it.
 
         Raises:
-            RateLimited, TooLarge, UnknownRecipient, Forbidden, QuotaExceeded: what stands against
-                it; a host that hides its refusals never says Forbidden.
+            RateLimited, TooLarge, UnknownRecipient, Forbidden, BadRequest, StaleKey, QuotaExceeded:
+                what stands against it; a host that hides its refusals never says Forbidden.
         """
         wait = self.rules.may_send_now(sender.user_id, len(messages))
         if wait is not None:
@@ -162,6 +164,9 @@ class Router:
             if largest_frame(sender.user_id, message) > self.max_frame_bytes:
                 raise TooLarge(_TOO_LARGE, message_id=None if keeps_sent else str(message.id))
         recipients = self._recipients(sender, messages, names_culprit=not keeps_sent)
+        if self.envelopes is not None:
+            for message in messages:
+                self.envelopes.check(sender, message, names_message=not keeps_sent)
         full = self.quotas.check(sender, recipients)
         if full is not None:
             raise QuotaExceeded(message_id=None if keeps_sent else str(messages[full].id))

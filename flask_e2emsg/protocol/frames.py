@@ -325,6 +325,7 @@ def encode_error(refusal: Refusal, ref: Ref | None = None) -> bytes:
         message=refusal.message,
         retry_after=refusal.retry_after,
         **culprit,
+        **refusal.members,
     )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from ..protocol.values import now
 from .database import Conflict, Database, asked_again
-from .models import accounts, events, messages
+from .models import accounts, events, key_backups, messages
 from .times import aware
 
 REMEMBERED_ACCOUNTS = 100_000
@@ -190,7 +190,7 @@ class Accounts:
                 time.sleep(PAUSE_SECONDS)
         if self._database.is_sqlite:
             with self._database.together():
-                for rest in (_DELETE_MESSAGES, _DELETE_EVENTS, _DELETE_ACCOUNT):
+                for rest in (_DELETE_MESSAGES, _DELETE_EVENTS, _DELETE_BACKUP, _DELETE_ACCOUNT):
                     self._write(rest, me)
         else:
             self._write(_DELETE_REST, me)
@@ -311,6 +311,7 @@ _REMOVE_KEY = (
 _me: sa.BindParameter[int] = sa.bindparam("me")
 _DELETE_ACCOUNT = sa.delete(accounts).where(accounts.c.id == _me)
 _DELETE_EVENTS = sa.delete(events).where(events.c.account_id == _me)
+_DELETE_BACKUP = sa.delete(key_backups).where(key_backups.c.account_id == _me)
 _DELETE_MESSAGES = sa.delete(messages).where(
     (messages.c.recipient_id == _me) | (messages.c.sender_id == _me)
 )
@@ -325,4 +326,6 @@ _DELETE_SOME_EVENTS = sa.delete(events).where(
     events.c.seq.in_(sa.select(events.c.seq).where(events.c.account_id == _me).limit(ROWS_AT_ONCE)),
 )
 # PostgreSQL commits each statement by itself, so this is one.
-_DELETE_REST = _DELETE_ACCOUNT.add_cte(_DELETE_MESSAGES.cte("m"), _DELETE_EVENTS.cte("e"))
+_DELETE_REST = _DELETE_ACCOUNT.add_cte(
+    _DELETE_MESSAGES.cte("m"), _DELETE_EVENTS.cte("e"), _DELETE_BACKUP.cte("b")
+)

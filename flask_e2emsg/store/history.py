@@ -17,7 +17,7 @@ from sqlalchemy.sql import Select, Subquery
 
 from ..protocol.values import now
 from .accounts import Party
-from .database import Database
+from .database import Database, asked_again
 from .models import accounts, messages
 from .times import aware, aware_or_none
 
@@ -104,6 +104,13 @@ class History:
         )
         with self._database.read() as connection:
             return list(connection.scalars(statement))
+
+    @asked_again
+    def has(self, message_id: UUID) -> bool:
+        """Whether a message with this id is stored, whosever it is."""
+        with self._database.read() as connection:
+            statement = sa.select(messages.c.id).where(messages.c.id == message_id)
+            return connection.scalar(statement) is not None
 
     def conversations(self, owner: Party, before: int | None, limit: int) -> list[Conversation]:
         """Conversations by their newest message, newest first.

@@ -161,6 +161,18 @@ class Counter(Base):
     expires_at: Mapped[datetime] = mapped_column(_Time)
 
 
+class KeyBackup(Base):
+    """A user's encrypted identity key, for the next device. Only its recovery code opens it."""
+
+    __tablename__ = "e2emsg_key_backups"
+    __table_args__ = (sa.PrimaryKeyConstraint("account_id", name=conv("pk_e2emsg_key_backups")),)
+
+    account_id: Mapped[int] = mapped_column(sa.Integer, autoincrement=False)
+    blob: Mapped[bytes | None] = mapped_column(sa.LargeBinary)  # None: deleted
+    version: Mapped[int] = mapped_column(sa.BigInteger)  # grows with every change
+    updated_at: Mapped[datetime] = mapped_column(_Time)
+
+
 accounts = Base.metadata.tables["e2emsg_accounts"]
 messages = Base.metadata.tables["e2emsg_messages"]
 events = Base.metadata.tables["e2emsg_events"]
@@ -168,6 +180,7 @@ tickets = Base.metadata.tables["e2emsg_tickets"]
 workers = Base.metadata.tables["e2emsg_workers"]
 connections = Base.metadata.tables["e2emsg_connections"]
 counters = Base.metadata.tables["e2emsg_counters"]
+key_backups = Base.metadata.tables["e2emsg_key_backups"]
 
 
 def _on_postgresql(table: sa.Table, change: str) -> None:

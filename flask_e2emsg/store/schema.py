@@ -1,6 +1,6 @@
 """The tables as versioned steps for a host's own migrations.
 
-A host's revision calls `upgrade(op, since=0, to=2)` and `downgrade(op, since=2, to=0)`, so its
+A host's revision calls `upgrade(op, since=0, to=4)` and `downgrade(op, since=4, to=0)`, so its
 history stays linear and plain `flask db upgrade` works. A released step never changes and spells
 its tables out; what the models say today is none of its business.
 """
@@ -198,10 +198,26 @@ def _fill_pages(op: Any) -> None:
             op.execute(f"ALTER TABLE {table} RESET (fillfactor)")
 
 
+def _create_key_backups(op: Any) -> None:
+    op.create_table(
+        "e2emsg_key_backups",
+        sa.Column("account_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("blob", sa.LargeBinary(), nullable=True),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("account_id", name=conv("pk_e2emsg_key_backups")),
+    )
+
+
+def _drop_key_backups(op: Any) -> None:
+    op.drop_table("e2emsg_key_backups")
+
+
 _UPDATED = ("e2emsg_accounts", "e2emsg_messages")
 _STEPS: tuple[tuple[Step, Step], ...] = (
     (_create_log, _drop_log),
     (_create_leases, _drop_leases),
     (_leave_room, _fill_pages),
+    (_create_key_backups, _drop_key_backups),
 )
 VERSION = len(_STEPS)

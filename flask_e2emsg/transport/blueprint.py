@@ -35,6 +35,7 @@ from ..errors import (
 from ..protocol import frames
 from ..redaction import stack_of
 from ..store.accounts import Accounts, MailboxState
+from ..store.backups import Backups
 from ..store.history import History
 from ..store.mailbox import Mailboxes
 from ..store.tickets import Tickets
@@ -54,6 +55,7 @@ class Process(Protocol):
     """What the routes need of this process."""
 
     accounts: Accounts
+    backups: Backups
     mailboxes: Mailboxes
     history: History
     hub: Hub
@@ -65,6 +67,7 @@ class Process(Protocol):
     def connected(self, pump: Pump) -> None: ...
     def removed(self, pump: Pump) -> None: ...
     def keep_up(self) -> None: ...
+    def rekeyed(self, user_id: str) -> None: ...
 
 
 class State(Protocol):
@@ -90,8 +93,10 @@ def make_blueprint(state: State) -> Blueprint:
         lambda: state.process.mailboxes,
         lambda: state.process.history,
         lambda: state.process.tickets,
+        lambda: state.process.backups,
         state.let_go,
         lambda: state.process.keep_up(),
+        lambda user_id: state.process.rekeyed(user_id),
     ).add_to(blueprint)
     blueprint.before_app_request(_refuse_other_methods)
     blueprint.before_request(lambda: _gate(state, socket))
@@ -240,7 +245,7 @@ def _keep_private(response: Response) -> Response:
 
 def _answer_error(error: Exception) -> Response:
     refusal = _refusal_of(error)
-    body: dict[str, Any] = {"code": refusal.code, "message": refusal.message}
+    body: dict[str, Any] = {"code": refusal.code, "message": refusal.message, **refusal.members}
     response = Response(status=refusal.http_status, mimetype="application/json")
     if refusal.retry_after is not None:
         if not isinstance(refusal, TooManyConnections):

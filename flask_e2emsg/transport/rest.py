@@ -16,7 +16,7 @@ from flask import Blueprint, Response, g, request
 
 from ..delivery.hub import Hub
 from ..delivery.router import Router
-from ..errors import BadRequest, NotFound
+from ..errors import BadRequest, NotFound, TooLarge
 from ..protocol import frames, strict
 from ..protocol.keys import check_public_key
 from ..protocol.values import (
@@ -28,6 +28,7 @@ from ..protocol.values import (
     format_time,
 )
 from ..store.accounts import Accounts, Party, PublicKey
+from ..store.backups import Backups
 from ..store.history import Conversation, History, HistoryPage, Span, StoredMessage
 from ..store.mailbox import Ack, Mailboxes, Read
 from ..store.tickets import LIFETIME_SECONDS, Tickets
@@ -37,6 +38,7 @@ from .ws import Start
 MAX_PAGE = 100
 DEFAULT_PAGE = 50
 MAX_WAIT_SECONDS = 30
+MAX_BACKUP_BYTES = 65536
 READ_AT_ONCE = 500
 
 
@@ -44,7 +46,8 @@ class Rest:
     """The views over the lower layers of this process.
 
     `let_go` gives back what the request holds of the host's database before a long wait; `keep_up`
-    makes sure that the sweep runs, which ends a wait whose wake-up was lost.
+    makes sure that the sweep runs, which ends a wait whose wake-up was lost; `rekeyed` tells all
+    workers that a user has published a key.
     """
 
     def __init__(
@@ -53,21 +56,28 @@ class Rest:
         mailboxes: Callable[[], Mailboxes],
         history: Callable[[], History],
         tickets: Callable[[], Tickets],
+        backups: Callable[[], Backups],
         let_go: Callable[[], None],
         keep_up: Callable[[], None],
+        rekeyed: Callable[[str], None],
     ) -> None:
         self._router = router
         self._mailboxes = mailboxes
         self._history = history
         self._tickets = tickets
+        self._backups = backups
         self._let_go = let_go
         self._keep_up = keep_up
+        self._rekeyed = rekeyed
 
     def add_to(self, blueprint: Blueprint) -> None:
         """Register the routes."""
         for method, path, view in (
             ("POST", "/keys", self.publish_key),
             ("GET", "/keys/<e2emsg_id:user_id>", self.show_key),
+            ("PUT", "/key-backup", self.put_backup),
+            ("GET", "/key-backup", self.show_backup),
+            ("DELETE", "/key-backup", self.delete_backup),
             ("POST", "/messages", self.send),
             ("GET", "/messages/<e2emsg_id:contact_id>", self.history),
             ("POST", "/messages/<e2emsg_id:contact_id>/read", self.read_up_to),
@@ -99,7 +109,9 @@ class Rest:
         if not isinstance(text, str):
             raise BadRequest("`public_key` must be base64url of 32 bytes.")
         key = check_public_key(decode_binary(text, "public_key"))
-        return _answer(_key(self._accounts.set_public_key(_me_id(), key)))
+        published = self._accounts.set_public_key(_me_id(), key)
+        self._rekeyed(published.user_id)
+        return _answer(_key(published))
 
     def show_key(self, user_id: str) -> Response:
         """Answer `GET /keys/<user_id>`."""
@@ -107,6 +119,34 @@ class Rest:
         if published is None:
             raise NotFound
         return _answer(_key(published))
+
+    def put_backup(self) -> Response:
+        """Answer `PUT /key-backup`."""
+        body = self._object()
+        text, version = body.get("blob"), _seq(body, "version")
+        if not isinstance(text, str):
+            raise BadRequest("`blob` must be base64url.")
+        blob = decode_binary(text, "blob")
+        if len(blob) > MAX_BACKUP_BYTES:
+            raise TooLarge(f"A backup has at most {MAX_BACKUP_BYTES} bytes.")
+        stored = self._backups().put(self._me(), blob, version)
+        return _answer({"version": stored.version, "updated_at": format_time(stored.updated_at)})
+
+    def show_backup(self) -> Response:
+        """Answer `GET /key-backup`."""
+        stored = self._backups().get(self._me())
+        return _answer(
+            {
+                "blob": encode_binary(stored.blob),
+                "version": stored.version,
+                "updated_at": format_time(stored.updated_at),
+            }
+        )
+
+    def delete_backup(self) -> Response:
+        """Answer `DELETE /key-backup`."""
+        self._backups().delete(self._me())
+        return Response(status=204)
 
     def send(self) -> Response:
         """Answer `POST /messages`."""

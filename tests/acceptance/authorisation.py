@@ -113,6 +113,12 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/keys"): Route(
         _at("/api/keys"), lambda *_: {"public_key": to_base64url(uuid4().bytes + uuid4().bytes)}
     ),
+    # Each user has a backup of their own, or none.
+    ("PUT", "/api/key-backup"): Route(
+        _at("/api/key-backup"), lambda *_: {"blob": new_content(), "version": 9}, status=409
+    ),
+    ("GET", "/api/key-backup"): Route(_at("/api/key-backup"), status=404),
+    ("DELETE", "/api/key-backup"): Route(_at("/api/key-backup"), status=204),
     # Every user may ask for every key.
     ("GET", "/api/keys/<e2emsg_id:user_id>"): Route(_about("/api/keys/{}")),
     ("POST", "/api/messages"): Route(_at("/api/messages"), _new_message, status=201),

@@ -206,6 +206,21 @@ HISTORY_MESSAGE: dict[str, Check] = {
 }
 
 
+KEY: dict[str, Check] = {
+    "user_id": is_user_id,
+    "public_key": optional(is_base64url),
+    "key_version": optional(is_position),
+    "updated_at": optional(is_time),
+}
+
+
+def is_key(value: Any) -> bool:
+    """The directory's entry in a `stale_key`, with nulls where there is none."""
+    return isinstance(value, dict) and all(
+        name in value and check(value[name]) for name, check in KEY.items()
+    )
+
+
 def parse_server_frame(text: str) -> Frame:
     """The frame, when the text is strict JSON with exactly the members of its type."""
     frame = parse_json(text)
@@ -222,6 +237,8 @@ def check_frame(frame: Frame) -> Frame:
         members = ACCEPTED_MANY
     if kind == "error" and "id" in frame:
         members["id"] = is_uuid  # how the error of a `send_many` names the offending message
+    if kind == "error" and frame.get("code") == "stale_key":
+        members["key"] = is_key
     check_members({name: frame[name] for name in frame if name != "type"}, members, str(kind))
     if kind == "accepted" and "seq" in frame:
         # Only a message that `send_many` has stored has no `sent` entry to name.
@@ -250,6 +267,10 @@ def check_error_body(body: Any) -> None:
     may_retry = error.get("code") in CODES_THAT_MAY_RETRY and "retry_after" in error
     if may_retry or error.get("code") in CODES_WITH_RETRY:
         members["retry_after"] = is_positive
+    if error.get("code") == "stale_key":
+        members["key"] = is_key
+    if "version" in error:
+        members["version"] = is_head
     check_members(error, members, "error body")
 
 

@@ -130,6 +130,7 @@ class Office:
             cast(Committer, self.sends),
             cast(Committer, self.marks),
             Quotas(self.accounts.waiting, of_one_sender=QUOTA, of_all=None),
+            None,
             LIMIT,
             hide_refusals,
         )

@@ -58,9 +58,10 @@ SECURITY = Page.at("docs/security.md")
 DEPLOYMENT = Page.at("docs/deployment.md")
 PERFORMANCE = Page.at("docs/performance.md")
 SCALING = Page.at("docs/scaling.md")
+CRYPTO = Page.at("docs/crypto.md")
 PAGES = [
     *(README, INTEGRATION, CONFIGURATION, PROTOCOL),
-    *(SECURITY, DEPLOYMENT, PERFORMANCE, SCALING),
+    *(SECURITY, DEPLOYMENT, PERFORMANCE, SCALING, CRYPTO),
 ]
 
 LANGUAGES = {"ini", "json", "python", "sh", "sql", "text"}  # SQL is run in tests/store

@@ -45,7 +45,11 @@ Host = tuple[Flask, E2EMessaging, FakeBus]
 
 @pytest.fixture
 def host(closing: Callable[[Flask], Flask]) -> Host:
-    app, db = prepared_app()
+    return make_host(closing)
+
+
+def make_host(closing: Callable[[Flask], Flask], **config: object) -> Host:
+    app, db = prepared_app(**config)
     e2emsg = E2EMessaging()
     e2emsg.init_app(closing(app), db)
 
@@ -75,6 +79,14 @@ def test_a_request_that_changes_nothing_raises_none(host: Host) -> None:
     alice.publish_key()
     alice.client.post("/nowhere", headers=alice.headers)
     assert bus.said == []
+
+
+def test_a_published_key_raises_doubts_where_envelopes_are_compared_with_it(
+    closing: Callable[[Flask], Flask],
+) -> None:
+    app, _, bus = make_host(closing, E2EMSG_CHECK_ENVELOPES=True)
+    User(app, "alice").publish_key()
+    assert bus.said == [("doubted", "alice")]
 
 
 def test_what_is_stored_is_told_by_the_newest_position_of_each_mailbox(host: Host) -> None:

@@ -1,0 +1,101 @@
+"""Refuses what no recipient could open: envelopes that are malformed, or for a key of the past.
+
+Keys are remembered for a moment, so that a send costs no query. What does not fit a remembered key
+is compared with the database before it is refused; what fits a key that was replaced a moment ago,
+on another worker, may still be taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from ..errors import BadRequest, StaleKey
+from ..protocol.envelope import kid, outline
+from ..protocol.frames import Outgoing
+from ..protocol.values import encode_binary, format_time
+from ..store.accounts import Party, PublicKey
+from .thread import quick_lock
+
+KEY_SECONDS = 5.0
+REMEMBERED_KEYS = 100_000
+
+
+class Envelopes:
+    """The check of one app in one process.
+
+    `find_key` reads the directory; `is_stored` tells whether a message id is taken: what was stored
+    once may be sent again, whatever has become of the keys.
+    """
+
+    def __init__(
+        self, find_key: Callable[[str], PublicKey | None], is_stored: Callable[[UUID], bool]
+    ) -> None:
+        self._find_key = find_key
+        self._is_stored = is_stored
+        self._kids: OrderedDict[str, tuple[bytes | None, float]] = OrderedDict()
+        self._lock = quick_lock()
+
+    def check(self, sender: Party, message: Outgoing, *, names_message: bool) -> None:
+        """Let an envelope pass, or refuse it.
+
+        Raises:
+            BadRequest: it is none, or for another message.
+            StaleKey: it was sealed by another key than the sender's, or for another one than the
+                recipient's; the current one is in the refusal.
+            Unavailable: the database refused.
+        """
+        culprit = str(message.id) if names_message else None
+        try:
+            seen = outline(message.content, message.id)
+        except BadRequest as error:
+            raise BadRequest(error.message, message_id=culprit) from None
+        for user_id, kids in (
+            (sender.user_id, (seen.sender,)),
+            (message.recipient, seen.readers),
+        ):
+            if self._kid_of(user_id) not in kids:
+                self._look_again(user_id, kids, message.id, culprit)
+
+    def forget(self, user_id: str) -> None:
+        """The user's key may have changed."""
+        with self._lock:
+            self._kids.pop(user_id, None)
+
+    def _kid_of(self, user_id: str) -> bytes | None:
+        known = self._kids.get(user_id)
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
+        return self._remember(user_id, self._find_key(user_id))
+
+    def _look_again(
+        self,
+        user_id: str,
+        kids: Sequence[bytes] | frozenset[bytes],
+        message_id: UUID,
+        culprit: str | None,
+    ) -> None:
+        key = self._find_key(user_id)
+        if self._remember(user_id, key) not in kids and not self._is_stored(message_id):
+            raise StaleKey(_shown(user_id, key), message_id=culprit)
+
+    def _remember(self, user_id: str, key: PublicKey | None) -> bytes | None:
+        name = None if key is None else kid(key.public_key)
+        with self._lock:
+            self._kids[user_id] = name, time.monotonic() + KEY_SECONDS
+            if len(self._kids) > REMEMBERED_KEYS:
+                self._kids.popitem(last=False)
+        return name
+
+
+def _shown(user_id: str, key: PublicKey | None) -> dict[str, object]:
+    if key is None:
+        return {"user_id": user_id, "public_key": None, "key_version": None, "updated_at": None}
+    return {
+        "user_id": user_id,
+        "public_key": encode_binary(key.public_key),
+        "key_version": key.key_version,
+        "updated_at": format_time(key.updated_at),
+    }
