@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from uuid import UUID
 
-from tests.acceptance.people import Person
+from tests.acceptance.rest import RestClient
 from tests.acceptance.wire import new_id, to_base64url
 
 
 @dataclass
 class Keys:
-    """The key that a person has published last."""
+    """The key that a user has published last."""
 
-    person: Person
+    id: str
+    rest: RestClient
     public_key: bytes = field(default=b"", repr=False)
 
     def renew(self) -> bytes:
         """Publish another key; the new one."""
         self.public_key = secrets.token_bytes(32)
-        answer = self.person.rest.post("/api/keys", {"public_key": to_base64url(self.public_key)})
+        answer = self.rest.post("/api/keys", {"public_key": to_base64url(self.public_key)})
         assert answer.status == 200, answer.body
         return self.public_key
 

@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.client import SocketClient
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.envelopes import Keys, envelope, sealed
-from tests.acceptance.people import People
+from tests.acceptance.people import People, Person
 from tests.acceptance.wire import Frame, new_id, to_base64url
 from tests.servers import GunicornServer
 
@@ -22,44 +22,46 @@ def server(hosting: Hosting) -> Iterator[GunicornServer]:
         yield running
 
 
-@pytest.fixture
-def alice_keys(people: People) -> Keys:
-    keys = Keys(people.new("alice"))
+def keys_of(person: Person) -> Keys:
+    keys = Keys(person.id, person.rest)
     keys.renew()
     return keys
 
 
 @pytest.fixture
-def bob_keys(people: People) -> Keys:
-    keys = Keys(people.new("bob"))
-    keys.renew()
-    return keys
+def alice_keys(alice: Person) -> Keys:
+    return keys_of(alice)
 
 
 @pytest.fixture
-def alice_online(alice_keys: Keys) -> SocketClient:
-    return alice_keys.person.connect()
+def bob_keys(bob: Person) -> Keys:
+    return keys_of(bob)
+
+
+@pytest.fixture
+def alice_online(alice: Person) -> SocketClient:
+    return alice.connect()
 
 
 def refusal(client: SocketClient, recipient: Keys, message_id: str, content: str) -> Frame:
-    client.send(recipient.person.id, content, message_id=message_id)
+    client.send(recipient.id, content, message_id=message_id)
     return client.expect("error", ref=message_id)
 
 
 def test_an_envelope_for_both_keys_is_stored_and_arrives_unchanged(
-    alice_online: SocketClient, alice_keys: Keys, bob_keys: Keys
+    alice_online: SocketClient, alice_keys: Keys, bob_keys: Keys, bob: Person
 ) -> None:
     message_id, content = sealed(alice_keys, bob_keys)
-    alice_online.store(bob_keys.person.id, content, message_id=message_id)
-    assert bob_keys.person.connect().message()["encrypted_content"] == content
+    alice_online.store(bob_keys.id, content, message_id=message_id)
+    assert bob.connect().message()["encrypted_content"] == content
 
 
-def test_the_same_over_rest(alice_keys: Keys, bob_keys: Keys) -> None:
+def test_the_same_over_rest(alice: Person, alice_keys: Keys, bob_keys: Keys) -> None:
     message_id, content = sealed(alice_keys, bob_keys)
-    body = {"id": message_id, "to": bob_keys.person.id, "encrypted_content": content}
-    assert alice_keys.person.rest.post("/api/messages", body).status == 201
+    body = {"id": message_id, "to": bob_keys.id, "encrypted_content": content}
+    assert alice.rest.post("/api/messages", body).status == 201
     body = {**body, "id": new_id()}
-    assert alice_keys.person.rest.post("/api/messages", body).refused(400, "bad_request")
+    assert alice.rest.post("/api/messages", body).refused(400, "bad_request")
 
 
 BROKEN: dict[str, Callable[[bytes], bytes]] = {
@@ -84,7 +86,7 @@ def test_what_is_no_envelope_is_a_bad_request(
     whole = envelope(message_id, alice_keys.public_key, readers)
     content = to_base64url(BROKEN[damage](whole))
     assert refusal(alice_online, bob_keys, message_id, content)["code"] == "bad_request"
-    alice_online.store(bob_keys.person.id, to_base64url(whole), message_id=message_id)
+    alice_online.store(bob_keys.id, to_base64url(whole), message_id=message_id)
 
 
 def test_an_empty_payload_has_only_nonce_and_tag(
@@ -92,30 +94,29 @@ def test_an_empty_payload_has_only_nonce_and_tag(
 ) -> None:
     message_id = new_id()
     smallest = envelope(message_id, alice_keys.public_key, [bob_keys.public_key], size=0)
-    alice_online.store(bob_keys.person.id, to_base64url(smallest), message_id=message_id)
+    alice_online.store(bob_keys.id, to_base64url(smallest), message_id=message_id)
 
 
 def test_a_new_key_of_the_recipient_counts_at_once(
     alice_online: SocketClient, alice_keys: Keys, bob_keys: Keys
 ) -> None:
     message_id, content = sealed(alice_keys, bob_keys)
-    alice_online.store(bob_keys.person.id, content, message_id=message_id)
+    alice_online.store(bob_keys.id, content, message_id=message_id)
     stale_id, stale = sealed(alice_keys, bob_keys)
     bob_keys.renew()
     error = refusal(alice_online, bob_keys, stale_id, stale)
     assert error["code"] == "stale_key"
-    assert error["key"]["user_id"] == bob_keys.person.id
+    assert error["key"] == bob_keys.rest.get(f"/api/keys/{bob_keys.id}").json
     assert error["key"]["public_key"] == to_base64url(bob_keys.public_key)
-    assert error["key"]["key_version"] == 2
     again_id, again = sealed(alice_keys, bob_keys)
-    alice_online.store(bob_keys.person.id, again, message_id=again_id)
+    alice_online.store(bob_keys.id, again, message_id=again_id)
 
 
 def test_a_new_key_of_the_sender_counts_at_once(
     alice_online: SocketClient, alice_keys: Keys, bob_keys: Keys
 ) -> None:
     stale_id, stale = sealed(alice_keys, bob_keys)
-    alice_online.store(bob_keys.person.id, stale, message_id=stale_id)
+    alice_online.store(bob_keys.id, stale, message_id=stale_id)
     stale_id, stale = sealed(alice_keys, bob_keys)
     new = alice_keys.renew()
     error = refusal(alice_online, bob_keys, stale_id, stale)
@@ -126,45 +127,46 @@ def test_what_was_stored_may_be_sent_again_whatever_became_of_the_keys(
     alice_online: SocketClient, alice_keys: Keys, bob_keys: Keys
 ) -> None:
     message_id, content = sealed(alice_keys, bob_keys)
-    first = alice_online.store(bob_keys.person.id, content, message_id=message_id)
+    first = alice_online.store(bob_keys.id, content, message_id=message_id)
     bob_keys.renew()
     alice_keys.renew()
-    again = alice_online.store(bob_keys.person.id, content, message_id=message_id)
+    again = alice_online.store(bob_keys.id, content, message_id=message_id)
     assert again == {**first, "duplicate": True}
 
 
 def test_a_recipient_without_a_key_has_none_to_seal_for(
     alice_online: SocketClient, alice_keys: Keys, people: People
 ) -> None:
-    carol = Keys(people.new("carol"), secrets.token_bytes(32))
-    carol.person.connect()
+    person = people.new("carol")
+    person.connect()
+    carol = Keys(person.id, person.rest, secrets.token_bytes(32))
     error = refusal(alice_online, carol, *sealed(alice_keys, carol))
     nothing = {"public_key": None, "key_version": None, "updated_at": None}
     assert error["code"] == "stale_key"
-    assert error["key"] == {"user_id": carol.person.id, **nothing}
+    assert error["key"] == {"user_id": carol.id, **nothing}
 
 
 def test_of_several_messages_the_one_to_blame_is_named_and_none_is_stored(
-    alice_online: SocketClient, alice_keys: Keys, bob_keys: Keys
+    alice_online: SocketClient, alice_keys: Keys, bob_keys: Keys, bob: Person
 ) -> None:
     good_id, good = sealed(alice_keys, bob_keys)
-    stale_id, stale = sealed(alice_keys, Keys(bob_keys.person, secrets.token_bytes(32)))
+    stale_id, stale = sealed(alice_keys, Keys(bob_keys.id, bob_keys.rest, secrets.token_bytes(32)))
     broken_id = new_id()
     for bad_id, bad, code in ((stale_id, stale, "stale_key"), (broken_id, good, "bad_request")):
         messages = [
-            {"id": one, "to": bob_keys.person.id, "encrypted_content": content}
+            {"id": one, "to": bob_keys.id, "encrypted_content": content}
             for one, content in ((good_id, good), (bad_id, bad))
         ]
         alice_online.send_frame({"type": "send_many", "ref": "r", "messages": messages})
         error = alice_online.expect("error", ref="r")
         assert (error["code"], error["id"]) == (code, bad_id)
-    alice_online.store(bob_keys.person.id, good, message_id=good_id)
-    assert bob_keys.person.connect().hello["head"] == 1
+    alice_online.store(bob_keys.id, good, message_id=good_id)
+    assert bob.connect().hello["head"] == 1
 
 
 def test_whom_nobody_knows_stays_unknown(
-    alice_online: SocketClient, alice_keys: Keys, people: People
+    alice: Person, alice_online: SocketClient, alice_keys: Keys
 ) -> None:
-    nobody = Keys(people.named("no-such-user"), secrets.token_bytes(32))
+    nobody = Keys("no-such-user", alice.rest, secrets.token_bytes(32))
     error = refusal(alice_online, nobody, *sealed(alice_keys, nobody))
     assert error["code"] == "unknown_recipient"

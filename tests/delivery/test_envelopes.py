@@ -26,7 +26,7 @@ class Directory:
         self.asked: list[str] = []
         self.stored: set[UUID] = set()
         self.now = 1000.0
-        monkeypatch.setattr(envelopes.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("flask_e2emsg.delivery.envelopes.time.monotonic", lambda: self.now)
         self.check = Envelopes(self.find, self.stored.__contains__)
         for user_id in ("alice", "bob"):
             self.renew(user_id)

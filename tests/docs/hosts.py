@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.acceptance.client import SocketClient
+from tests.acceptance.envelopes import Keys, sealed
 from tests.acceptance.rest import RestClient
 from tests.acceptance.tokens import sign
-from tests.acceptance.wire import new_content, new_id
+from tests.acceptance.wire import new_id
 from tests.servers import REPOSITORY, WebServer
 
 SECRET = "documents-only-" + "0123456789abcdef" * 4
@@ -94,12 +95,19 @@ def connect(server: WebServer, user_id: str) -> SocketClient:
     return SocketClient(server.ws_url, user_id, headers=headers)
 
 
+def published(server: WebServer, user_id: str) -> Keys:
+    """A fresh key of a user."""
+    keys = Keys(user_id, rest(server, user_id))
+    keys.renew()
+    return keys
+
+
 def exchange(server: WebServer) -> None:
     """One message between two new users, live, up to its receipt."""
     sender, recipient = new_id(), new_id()
     theirs, ours = connect(server, recipient), connect(server, sender)
-    content = new_content()
-    message_id = ours.store(recipient, content)["id"]
+    message_id, content = sealed(published(server, sender), published(server, recipient))
+    ours.store(recipient, content, message_id=message_id)
     assert theirs.message(message_id)["encrypted_content"] == content
     theirs.ack()
     ours.receipts("delivered", [message_id])

@@ -36,10 +36,11 @@ from flask_e2emsg.config import PREFIX, Settings
 from flask_e2emsg.protocol import frames
 from flask_e2emsg.store.models import Base
 from flask_e2emsg.transport.framing import REASONS
+from tests.acceptance.envelopes import sealed
 from tests.acceptance.rest import RestClient
 from tests.acceptance.tokens import sign
 from tests.acceptance.wire import SERVER_FRAMES, check_frame, new_id
-from tests.docs.hosts import SECRET, Host, connect, exchange, rest, run
+from tests.docs.hosts import SECRET, Host, connect, exchange, published, rest, run
 from tests.docs.markdown import Block, Page, in_backticks
 from tests.servers import (
     REPOSITORY,
@@ -155,7 +156,7 @@ def test_the_settings_for_gunicorn_are_those_that_ship() -> None:
 
 
 def test_the_tables_are_named() -> None:
-    named = {text for text in INTEGRATION.code() if re.fullmatch(r"e2emsg_[a-z]+", text)}
+    named = {text for text in INTEGRATION.code() if re.fullmatch(r"e2emsg_[a-z_]+", text)}
     assert named == set(Base.metadata.tables)
 
 
@@ -469,7 +470,8 @@ def assert_logged(server: WebServer, text: str) -> None:
 def test_rules_are_asked_and_signals_tell(full_host: Host, server: GunicornServer) -> None:
     ours = connect(server, "1")
     assert_logged(server, "1 came")
-    stored = ours.store("2")["id"]  # who has never connected, but is in the table
+    stored, content = sealed(published(server, "1"), published(server, "2"))
+    ours.store("2", content, message_id=stored)
     assert_logged(server, "push to 2: you have a message")
     assert_logged(server, "1 wrote to 2")
     theirs = connect(server, "2")

@@ -23,18 +23,20 @@ def test_what_was_sealed_for_the_old_key_is_refused_on_the_other_worker(
     people: People, elsewhere: People
 ) -> None:
     assert PROMPT_SECONDS < KEY_SECONDS / 2
-    alice, bob = Keys(people.new("alice")), Keys(elsewhere.new("bob"))
-    alice.renew(), bob.renew()
-    client = alice.person.connect()
+    here, there = people.new("alice"), elsewhere.new("bob")
+    alice, bob = Keys(here.id, here.rest), Keys(there.id, there.rest)
+    for keys in (alice, bob):
+        keys.renew()
+    client = here.connect()
     message_id, content = sealed(alice, bob)
-    client.store(bob.person.id, content, message_id=message_id)
-    stale = Keys(bob.person, bob.public_key)
+    client.store(bob.id, content, message_id=message_id)
+    stale = Keys(bob.id, bob.rest, bob.public_key)
     bob.renew()
     deadline = time.monotonic() + PROMPT_SECONDS
     codes = set()
     while "stale_key" not in codes and time.monotonic() < deadline:
         message_id, content = sealed(alice, stale)
-        client.send(bob.person.id, content, message_id=message_id)
+        client.send(bob.id, content, message_id=message_id)
         answer = client.answer(message_id)
         codes.add(answer.get("code"))
     assert "stale_key" in codes
