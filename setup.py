@@ -17,6 +17,7 @@ TEST = [
     "psycopg2-binary>=2.9.5",
     "pytest>=8.3.2",
     "pytest-xdist>=3.6.1",
+    "pyyaml>=6",
     WEBSOCKETS,
 ]
 
@@ -70,6 +71,7 @@ setup(
             "pre-commit>=4",
             "ruff>=0.8",
             "types-Flask-Migrate",
+            "types-PyYAML",
             "types-gevent",
             "types-gunicorn",
             "types-psutil",

@@ -39,7 +39,7 @@ from ..store.backups import Backups
 from ..store.history import History
 from ..store.mailbox import Mailboxes
 from ..store.tickets import Tickets
-from . import auth
+from . import auth, modules
 from .handshake import Handover, early_bytes, socket_of
 from .rest import Rest
 from .sockets import Sockets
@@ -49,6 +49,7 @@ from .ws import Session, Start
 logger = logging.getLogger("flask_e2emsg.http")
 
 BLUEPRINT = "e2emsg"
+FILES = f"{BLUEPRINT}.static"  # the browser client's, for everybody
 
 
 class Process(Protocol):
@@ -84,7 +85,15 @@ class State(Protocol):
 
 def make_blueprint(state: State) -> Blueprint:
     """All routes of the extension for one app."""
-    blueprint = Blueprint(BLUEPRINT, __name__, url_prefix=state.settings.url_prefix or None)
+    blueprint = Blueprint(
+        BLUEPRINT,
+        __name__,
+        url_prefix=state.settings.url_prefix or None,
+        static_folder=modules.FOLDER,
+        static_url_path="/static",
+    )
+    preload = modules.Modules(FILES).preload
+    blueprint.add_app_template_global(preload, "e2emsg_modules")
     socket = _Socket(state)
     Sock().route("/ws", bp=blueprint)(socket.ws)
     blueprint.add_url_rule("/ws", "ws_without_upgrade", socket.refuse, methods=["GET"])
@@ -128,6 +137,8 @@ def _is_ours(adapter: MapAdapter, method: str) -> bool:
 
 
 def _gate(state: State, socket: _Socket) -> Response | None:
+    if request.endpoint == FILES:
+        return None
     if request.method == "OPTIONS":
         return None  # A preflight carries no credentials, and gets nothing but the allowed methods.
     own_limit = request.max_content_length
@@ -238,6 +249,8 @@ class _Socket:
 
 
 def _keep_private(response: Response) -> Response:
+    if request.endpoint == FILES:
+        return response
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response
