@@ -17,6 +17,7 @@ from urllib.request import urlopen
 
 from flask import Flask, Response, jsonify, request
 
+from tests import stepped_clock
 from tests.acceptance import host
 from tests.servers import WebServer
 
@@ -48,16 +49,8 @@ class WallClock:
     """The time of day, as far as somebody has stepped it."""
 
     def __init__(self) -> None:
-        self._true_time, self._true_time_ns = time.time, time.time_ns
         self.step = 0
-        for name, stepped in (("time", self._time), ("time_ns", self._time_ns)):
-            setattr(time, name, stepped)
-
-    def _time(self) -> float:
-        return self._true_time() + self.step
-
-    def _time_ns(self) -> int:
-        return self._true_time_ns() + self.step * 1_000_000_000
+        stepped_clock.install(lambda: self.step)
 
 
 def ask(server: WebServer, question: str) -> float:
