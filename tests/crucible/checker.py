@@ -5,14 +5,15 @@ I1  every accepted message is received by its recipient, once after dropping dup
 I2  with equal content
 I3  the positions of a mailbox are contiguous from the first, and ascend on a connection
 I4  one sender's messages to one recipient arrive in the order of sending
-I5  nothing arrives that was not sent
+I5  nothing arrives that was not sent, and what `send_many` has stored not at its sender's
 I6  nobody receives, by socket or REST, what is not theirs, or with a token good for nothing
-I7  acks for one id always agree
+I7  acks for one id always agree, and name the time that the message has
 I8  what got a final error is never delivered
 I9  receipts are about own messages, once each, delivered before read, none is missing, and
     nobody can acknowledge what is not there
 I10 after the 101 only frames of the protocol; every close code from its table; who stops in
-    peace says 1012
+    peace says 1012; nobody is shut out with a good token, or for a silence that was none; the
+    server never fails by a fault of its own
 I11 no token and no content in any log
 I12 afterwards registry, descriptors, greenlets and idle transactions are back at the start,
     and there were no deadlocks
@@ -25,24 +26,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from tests.crucible.books import Books, Violation
-from tests.crucible.evidence import Evidence
+from tests.crucible.evidence import Evidence, Fault
 from tests.crucible.excuses import (
     BUS_FAULTS,
     LATE_SECONDS,
     explains_loss,
+    explains_silence,
     has_other_fault,
     lost_its_database,
     may_be_overtaken,
     was_there,
 )
 from tests.crucible.journal import Event, decode, of_kind
+from tests.crucible.receipts import receipts
 
 CLOSE_CODES = frozenset(
     {1000, 1001, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4401, 4403, 4408, 4429, 4480}
 )
+SHUT_OUT = 4401
 LOST = 1006  # what a library says where no close frame came
 SPARE = 40  # two pools keep 5 connections each, of 3 files on SQLite; and threads of our own
-GOOD_STATUSES = frozenset({200, 401, 429, 503})
+GOOD_STATUSES = frozenset({200, 429, 503})
+SILENT = frozenset({4408, 4480})  # what the server says to those whom it does not hear, or reach
 
 
 def check(evidence: Evidence) -> list[Violation]:
@@ -130,9 +135,16 @@ def only_what_was_sent(books: Books) -> Iterator[Violation]:
                 yield Violation("I5", user_id, f"nobody has sent {message_id}", message_id)
             elif (frame["sender"], frame["recipient"]) != (books.senders[message_id], sent["to"]):
                 yield Violation("I5", user_id, f"{message_id} names others: {frame}", message_id)
+            elif sent["bundle"] and sent["to"] != user_id:
+                text = f"{message_id} came as a `sent` entry of a `send_many`"
+                yield Violation("I5", user_id, text, message_id)
     for row in books.evidence.database.messages:
-        if row.id not in books.sent:
+        sent = books.sent.get(row.id)
+        if sent is None:
             yield Violation("I5", row.recipient, f"nobody has sent {row.id}, but it is stored")
+        elif sent["bundle"] and row.sender_seq is not None:
+            text = f"{row.id} of a `send_many` is stored as a `sent` entry"
+            yield Violation("I5", row.sender, text, row.id)
 
 
 def only_ones_own(books: Books) -> Iterator[Violation]:
@@ -161,6 +173,14 @@ def acks_agree(books: Books) -> Iterator[Violation]:
             )
         if fresh > 1:
             yield Violation("I7", user_id, f"{message_id} was new {fresh} times", message_id)
+        shown = {
+            one["frame"]["created_at"]
+            for received in books.received.values()
+            for one in received.get(message_id, ())
+        }
+        if wrong := shown - {one["created_at"] for one in answers}:
+            text = f"{message_id} came with the time {min(wrong)}, acknowledged with another"
+            yield Violation("I7", user_id, text, message_id)
 
 
 def refused_for_good(books: Books) -> Iterator[Violation]:
@@ -183,47 +203,22 @@ def refused_for_good(books: Books) -> Iterator[Violation]:
                 yield Violation("I8", user_id, text, refused["id"])
 
 
-def receipts(books: Books) -> Iterator[Violation]:
-    """I9."""
-    marked = {
-        message_id
-        for events in books.evidence.journals.values()
-        for one in of_kind(events, "marked")
-        for message_id in one["ids"]
-    }
-    for user_id in books.evidence.journals:
-        said = _receipts_of(books, user_id)
-        yield from _wrong_receipts(books, user_id, said)
-        yield from _believed_acks(user_id, books.evidence.journals[user_id])
-        named = {(kind, message_id) for _, kind, _, message_id in said}
-        for message_id in books.accepted:
-            if books.senders.get(message_id) != user_id:
-                continue
-            if books.sent[message_id]["to"] != user_id:
-                due = ["delivered"] + (["read"] if message_id in marked else [])
-                for kind in due:
-                    if (kind, message_id) not in named:
-                        text = f"no `{kind}` for {message_id}"
-                        yield Violation("I9", user_id, text, message_id)
-
-
 def only_the_protocol(books: Books) -> Iterator[Violation]:
     """I10."""
     faults = books.evidence.faults
     for user_id, events in books.evidence.journals.items():
         for event in of_kind(events, "invalid"):
             yield Violation("I10", user_id, event["text"])
-        for event in of_kind(events, "rest"):
-            if event["status"] not in GOOD_STATUSES and not lost_its_database(faults, event):
-                yield Violation("I10", user_id, f"{event['path']} answered {event['status']}")
+        for event in of_kind(events, "rest", "turned_away"):
+            if event["status"] not in GOOD_STATUSES and not _may_answer(faults, event):
+                where = event.get("path", "the handshake")
+                yield Violation("I10", user_id, f"{where} answered {event['status']}")
+        for event in of_kind(events, "refused"):
+            if event["code"] == "internal":
+                yield Violation("I10", user_id, f"{event['id']} was answered with `internal`")
         for event in of_kind(events, "closed"):
-            code = event["code"]
-            if event["by"] == "me":
-                continue
-            if code == LOST and not explains_loss(faults, event):
-                yield Violation("I10", user_id, f"lost without a close frame: {event}")
-            elif code != LOST and code not in CLOSE_CODES:
-                yield Violation("I10", user_id, f"closed with {code}")
+            if event["by"] != "me" and (text := _wrong_end(faults, event)):
+                yield Violation("I10", user_id, f"{text}: {event}")
 
 
 def no_leaks(books: Books) -> Iterator[Violation]:
@@ -267,6 +262,25 @@ INVARIANTS: Mapping[str, Callable[[Books], Iterator[Violation]]] = {
     "I11": no_leaks,
     "I12": back_at_the_start,
 }
+
+
+def _may_answer(faults: Sequence[Fault], event: Event) -> bool:
+    is_doubted = event["what"] == "turned_away" and not event["has_good_token"]
+    return lost_its_database(faults, event) or (event["status"] == 401 and is_doubted)
+
+
+def _wrong_end(faults: Sequence[Fault], closed: Event) -> str | None:
+    """What is wrong with how the server has ended a connection, if anything is."""
+    code = closed["code"]
+    if code == LOST:
+        return None if explains_loss(faults, closed) else "lost without a close frame"
+    if code not in CLOSE_CODES:
+        return "closed with a strange code"
+    if code == SHUT_OUT and closed["has_good_token"]:
+        return "shut out with a good token"
+    if code in SILENT and not explains_silence(faults, closed):
+        return "closed as silent"
+    return None
 
 
 def _stored_once(books: Books) -> Iterator[Violation]:
@@ -358,57 +372,3 @@ def _accepted_contradictions(user_id: str, events: Sequence[Event]) -> Iterator[
         if (one["connection"], one["id"]) in meddled - sent:
             text = f"{one['id']} was accepted again with other content"
             yield Violation("I8", user_id, text, one["id"])
-
-
-def _receipts_of(books: Books, user_id: str) -> list[tuple[int, str, str, str]]:
-    """Position, kind, by whom and about what, each once and in order."""
-    found = {
-        (frame["seq"], frame["kind"], frame["by"], message_id)
-        for frame in (one["frame"] for one in books.entries(user_id))
-        if frame["type"] == "receipt"
-        for message_id in frame["ids"]
-    }
-    return sorted(found)
-
-
-def _wrong_receipts(
-    books: Books, user_id: str, said: Sequence[tuple[int, str, str, str]]
-) -> Iterator[Violation]:
-    delivered: set[str] = set()
-    seen: Counter[tuple[str, str]] = Counter()
-    for seq, kind, by, message_id in said:
-        seen[kind, message_id] += 1
-        sent = books.sent.get(message_id)
-        if sent is None or books.senders[message_id] != user_id or sent["to"] != by:
-            text = f"the receipt {seq} by {by} is about {message_id}, sent otherwise"
-            yield Violation("I9", user_id, text, message_id)
-        if seen[kind, message_id] > 1:
-            yield Violation("I9", user_id, f"`{kind}` twice for {message_id}", message_id)
-        if kind == "delivered":
-            delivered.add(message_id)
-        elif message_id not in delivered:
-            yield Violation("I9", user_id, f"{message_id} read before delivered", message_id)
-
-
-def _believed_acks(user_id: str, events: Sequence[Event]) -> Iterator[Violation]:
-    """Acks of what is not there that were not refused, though what was sent later was answered."""
-    open_claims: Counter[int] = Counter()
-    claims_before: dict[tuple[int, str], int] = {}  # of a message, on its connection
-    refused: Counter[int] = Counter()
-    believed: dict[int, int] = {}
-    for event in of_kind(events, "overacked", "sent", "accepted", "refused"):
-        number = event["connection"]
-        match event["what"]:
-            case "overacked":
-                open_claims[number] += 1
-            case "sent":
-                claims_before[number, event["id"]] = open_claims[number]
-            case "refused" if event["id"] is None and event["code"] == "bad_request":
-                refused[number] += 1
-            case _:
-                due = claims_before.get((number, event["id"]), 0)
-                if due > refused[number]:
-                    believed[number] = due - refused[number]
-    for number, count in believed.items():
-        text = f"{count} acks of what is not there were believed on connection {number}"
-        yield Violation("I9", user_id, text)

@@ -19,7 +19,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -27,7 +26,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from tests.acceptance.wire import Frame, new_id, parse_server_frame
 from tests.crucible.journal import Content, Journal
+from tests.crucible.letters import Bundle, Letter, Mail
 from tests.crucible.rest import get, messages_in, post
+from tests.crucible.wallet import Mint, Trust, Wallet
 
 COME_BACK_SECONDS = (0.05, 0.4)
 OPENING_SECONDS = 15.0
@@ -42,29 +43,6 @@ READS_AT_ONCE = 500
 BEYOND = 1_000_000  # positions behind the head
 
 
-class Mint(Protocol):
-    """Makes tokens."""
-
-    def __call__(self, user_id: str, seconds: float, kind: str = "access") -> str:
-        """A token of this kind for a user that is good for so many seconds."""
-
-
-@dataclass(frozen=True)
-class Letter:
-    """What a client wants stored."""
-
-    id: str
-    to: str
-    content: str
-    conversation_id: str | None = None
-
-    def frame(self) -> str:
-        members = {"type": "send", "id": self.id, "to": self.to, "encrypted_content": self.content}
-        if self.conversation_id is not None:
-            members["conversation_id"] = self.conversation_id
-        return json.dumps(members)
-
-
 @dataclass
 class Habits:
     """How often a client does what, as probabilities for each message."""
@@ -72,12 +50,10 @@ class Habits:
     to_group: float = 0.1
     read: float = 0.3
     meddle: float = 0.02
+    in_company: float = 0.5  # of what meddles: a new message goes with it, which must not be stored
     overack: float = 0.005  # of a tick: acknowledge far more than there is
     look_around_seconds: float = 8.0  # between two looks at what REST shows, on average
-    short_token: float = 0.0  # of a connection: its token expires while it is open
-    short_token_seconds: float = 6.0
-    token_seconds: float = 7200.0
-    bad_token: float = 0.05  # of a connection: its token must not let it in
+    trust: Trust = field(default_factory=Trust)
     padding: Sequence[int] = (0, 0, 0, 64, 1500)
 
 
@@ -90,7 +66,7 @@ class _Connection:
     socket: ClientConnection
     token: str = field(repr=False)
     outgoing: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
-    waiting: dict[str, float] = field(default_factory=dict)  # ids, and since when
+    waiting: dict[str, float] = field(default_factory=dict)  # refs, and since when
     meddled: set[str] = field(default_factory=set)
     last_heard_at: float = field(default_factory=time.monotonic)
     gave_up: bool = False
@@ -109,21 +85,17 @@ class Client:
     ) -> None:
         self.id = user_id
         self.journal = Journal(user_id)
-        self.outbox: dict[str, Letter] = {}
-        self.tokens: list[str] = []
-        self.token: str | None = None
-        self._mint = mint
+        self.outbox: dict[str, Mail] = {}
         self._habits = habits
-        self._rest_token = self._new_token(habits.token_seconds)
         self._addresses = addresses
         self._dice = random.Random(seed)
+        self.wallet = Wallet(user_id, mint, habits.trust, self._dice)
         self._numbers = itertools.count(1)
         self._counters: Counter[str] = Counter()
         self._settled: deque[Letter] = deque(maxlen=20)  # accepted, to be contradicted
         self._epoch = ""
         self._known: set[int] = set()
         self._marked: list[str] = []
-        self._bad_tokens: dict[str, str] = {}  # and what is wrong with them
         self._acked = 0
         self._now: _Connection | None = None
         self.position = 0
@@ -142,15 +114,13 @@ class Client:
 
     def write(self, to: str) -> None:
         """Have a new message delivered."""
-        self._counters[to] += 1
-        padding = self._dice.choice(self._habits.padding)
-        content = Content(self.id, to, self._counters[to], padding=padding)
-        group = GROUP if self._dice.random() < self._habits.to_group else None
-        letter = Letter(new_id(), to, content.encode(), group)
-        self.outbox[letter.id] = letter
-        self._transmit(letter)
-        if self._settled and self._dice.random() < self._habits.meddle:
-            self._contradict(self._dice.choice(self._settled))
+        self._post(self._new_letter(to, self._conversation()))
+
+    def write_to_all(self, recipients: Sequence[str]) -> None:
+        """Have a new message delivered to each of them, or to none."""
+        conversation = self._conversation()
+        letters = [self._new_letter(to, conversation) for to in recipients]
+        self._post(Bundle(new_id(), letters, conversation))
 
     def repeat_marks(self) -> None:
         """Acknowledge and mark again what may have been lost with a connection."""
@@ -166,12 +136,12 @@ class Client:
 
     async def revoke(self) -> None:
         """Log out the token of this moment, which must not let anybody in afterwards."""
-        token, self.token = self.token, None
+        token = self.wallet.drop()
         if token is not None:
             address = self._dice.choice(self._addresses)
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if await asyncio.to_thread(post, address, "/revoke", token) == 200:
-                    self._bad_tokens[token] = "a revoked token"
+                    self.wallet.note_revoked(token)
 
     def note_stuck(self, head: int) -> None:
         self.journal.note("stuck", position=self.position, head=head)
@@ -186,7 +156,7 @@ class Client:
         """Journal what a route shows."""
         address = self._dice.choice(self._addresses)
         try:
-            status, body = await asyncio.to_thread(get, address, path, self._rest_token)
+            status, body = await asyncio.to_thread(get, address, path, self.wallet.for_rest)
         except (OSError, http.client.HTTPException):
             return
         self.journal.note("rest", path=path, status=status, messages=messages_in(body))
@@ -194,7 +164,7 @@ class Client:
     # One connection.
 
     async def _visit(self, master: int) -> None:
-        token = self._choose_token()
+        token = self.wallet.choose()
         headers, query = self._credential(token)
         try:
             async with connect(
@@ -210,9 +180,11 @@ class Client:
                 await self._serve(_Connection(next(self._numbers), master, socket, token))
         except InvalidStatus as refusal:
             status = refusal.response.status_code
-            self.journal.note("turned_away", status=status)
+            self.journal.note(
+                "turned_away", status=status, has_good_token=self.wallet.is_good(token)
+            )
             if status == 401:
-                self.token = None
+                self.wallet.drop()
         except (OSError, InvalidHandshake, EOFError) as error:
             self.journal.note("unreachable", why=type(error).__name__)
 
@@ -244,13 +216,13 @@ class Client:
         shown = {name: hello[name] for name in ("after", "head", "reset", "epoch")}
         self.journal.note("opened", master=connection.master, connection=connection.number, **shown)
         self._epoch = hello["epoch"]
-        if what_is_wrong := self._bad_tokens.get(connection.token):
+        if what_is_wrong := self.wallet.what_is_wrong(connection.token):
             self.journal.note("let_in", why=what_is_wrong)
         if hello["reset"] or not self._known:
             self.position = hello["after"]
         self._now = connection
-        for letter in self.outbox.values():
-            self._transmit(letter)
+        for mail in self.outbox.values():
+            self._transmit(mail)
         self.repeat_marks()
 
     async def _write_all(self, connection: _Connection) -> None:
@@ -276,12 +248,18 @@ class Client:
             self.journal.note("invalid", text=f"no WebSocket frame: {closed.sent.reason}")
         self._note_end(connection, NO_CLOSE_FRAME if closed.rcvd is None else closed.rcvd.code)
         if closed.rcvd is not None and closed.rcvd.code == 4401:
-            self.token = None
+            self.wallet.drop()
 
     def _note_end(self, connection: _Connection, code: int) -> None:
         by = "me" if connection.gave_up or code in (1000, 1005) else "server"
-        number, master = connection.number, connection.master
-        self.journal.note("closed", master=master, connection=number, code=code, by=by)
+        self.journal.note(
+            "closed",
+            master=connection.master,
+            connection=connection.number,
+            code=code,
+            by=by,
+            has_good_token=self.wallet.is_good(connection.token),
+        )
 
     # Frames.
 
@@ -317,34 +295,43 @@ class Client:
             self._say({"type": "read", "ids": [frame["id"]]})
 
     def _take_accepted(self, connection: _Connection, frame: Frame) -> None:
-        names = ("id", "seq", "created_at", "duplicate")
-        shown = {name: frame.get(name) for name in names}
-        self.journal.note("accepted", connection=connection.number, **shown)
-        connection.waiting.pop(frame["id"], None)
+        shown = {name: frame.get(name) for name in ("seq", "created_at", "duplicate")}
+        ref, ids = (frame["ref"], frame["ids"]) if "ref" in frame else (frame["id"], [frame["id"]])
+        for message_id in ids:
+            self.journal.note("accepted", connection=connection.number, id=message_id, **shown)
+        connection.waiting.pop(ref, None)
         if frame.get("seq") is not None:
             self._reach(frame["seq"])
-        if letter := self.outbox.pop(frame["id"], None):
-            self._settled.append(letter)
+        if mail := self.outbox.pop(ref, None):
+            if ids != [letter.id for letter in mail.letters]:
+                self.journal.note("invalid", text=f"{ref} was accepted as {ids}"[:500])
+            self._settled += mail.letters
 
     def _take_error(self, connection: _Connection, frame: Frame) -> None:
         ref, code = frame["ref"], frame["code"]
         is_final = ref is not None and code in FINAL and ref not in connection.meddled
-        self.journal.note(
-            "refused", connection=connection.number, id=ref, code=code, is_final=is_final
-        )
+        mail = self.outbox.get(ref)
+        for message_id in [ref] if mail is None else [letter.id for letter in mail.letters]:
+            self.journal.note(
+                "refused",
+                connection=connection.number,
+                id=message_id,
+                code=code,
+                is_final=is_final,
+            )
         connection.waiting.pop(ref, None)
         if ref is None:
             self._acked = 0  # An ack or a read was refused: the next tick acknowledges again.
         elif is_final:
             self.outbox.pop(ref, None)
-        elif ref in self.outbox:
+        elif mail is not None:
             loop = asyncio.get_running_loop()
             loop.call_later(frame["retry_after"] or 1.0, self._retry, connection, ref)
 
-    def _retry(self, connection: _Connection, message_id: str) -> None:
-        letter = self.outbox.get(message_id)
-        if letter is not None and connection is self._now:
-            self._transmit(letter)
+    def _retry(self, connection: _Connection, ref: str) -> None:
+        mail = self.outbox.get(ref)
+        if mail is not None and connection is self._now:
+            self._transmit(mail)
 
     def _reach(self, seq: int) -> None:
         self._known.add(seq)
@@ -362,60 +349,62 @@ class Client:
         self.journal.note("overacked", connection=connection.number)
         self._say({"type": "ack", "seq": self.position + BEYOND})
 
-    def _transmit(self, letter: Letter) -> None:
+    def _new_letter(self, to: str, conversation_id: str | None) -> Letter:
+        self._counters[to] += 1
+        padding = self._dice.choice(self._habits.padding)
+        content = Content(self.id, to, self._counters[to], padding=padding)
+        return Letter(new_id(), to, content.encode(), conversation_id)
+
+    def _conversation(self) -> str | None:
+        return GROUP if self._dice.random() < self._habits.to_group else None
+
+    def _post(self, mail: Mail) -> None:
+        self.outbox[mail.ref] = mail
+        self._transmit(mail)
+        if self._settled and self._dice.random() < self._habits.meddle:
+            self._contradict(self._dice.choice(self._settled))
+
+    def _transmit(self, mail: Mail) -> None:
         if (connection := self._now) is None:
             return
-        connection.waiting[letter.id] = time.monotonic()
-        self.journal.note(
-            "sent",
-            connection=connection.number,
-            id=letter.id,
-            to=letter.to,
-            content=letter.content,
-            conversation_id=letter.conversation_id,
-        )
-        connection.outgoing.put_nowait(letter.frame())
+        connection.waiting[mail.ref] = time.monotonic()
+        for letter in mail.letters:
+            self.journal.note(
+                "sent",
+                connection=connection.number,
+                id=letter.id,
+                to=letter.to,
+                content=letter.content,
+                conversation_id=letter.conversation_id,
+                bundle=mail.ref if isinstance(mail, Bundle) else None,
+            )
+        connection.outgoing.put_nowait(mail.frame())
 
     def _contradict(self, letter: Letter) -> None:
-        """Use an id again that was accepted for something else."""
+        """Use an id again that was accepted for something else, alone or with a new message."""
         if (connection := self._now) is None:
             return
-        content = Content(self.id, letter.to, 0).encode()
-        connection.meddled.add(letter.id)
-        number = connection.number
-        self.journal.note("meddled", connection=number, id=letter.id, to=letter.to, content=content)
-        connection.outgoing.put_nowait(Letter(letter.id, letter.to, content).frame())
+        again = Letter(letter.id, letter.to, Content(self.id, letter.to, 0).encode())
+        mail: Mail = again
+        if self._dice.random() < self._habits.in_company:
+            new = Letter(new_id(), letter.to, Content(self.id, letter.to, 0).encode())
+            mail = Bundle(new_id(), [new, again])
+        connection.meddled.add(mail.ref)
+        for one in mail.letters:
+            self.journal.note(
+                "meddled",
+                connection=connection.number,
+                id=one.id,
+                to=one.to,
+                content=one.content,
+            )
+        connection.outgoing.put_nowait(mail.frame())
 
     def _say(self, frame: Frame) -> None:
         if self._now is not None:
             self._now.outgoing.put_nowait(json.dumps(frame))
 
-    # Credentials and places.
-
-    def _choose_token(self) -> str:
-        """A good one, but for now and then; for a while or for a moment."""
-        habits = self._habits
-        if self._dice.random() < habits.bad_token:
-            return self._bad_token()
-        is_short = self._dice.random() < habits.short_token
-        if is_short:
-            return self._new_token(habits.short_token_seconds)
-        if self.token is None:
-            self.token = self._new_token(habits.token_seconds)
-        return self.token
-
-    def _bad_token(self) -> str:
-        if self._dice.random() < 0.5:
-            token, what_is_wrong = self._new_token(-60.0), "an expired token"
-        else:
-            token, what_is_wrong = self._new_token(60.0, "refresh"), "a refresh token"
-        self._bad_tokens[token] = what_is_wrong
-        return token
-
-    def _new_token(self, seconds: float, kind: str = "access") -> str:
-        token = self._mint(self.id, seconds, kind)
-        self.tokens.append(token)
-        return token
+    # Where it goes.
 
     def _credential(self, token: str) -> tuple[dict[str, str], dict[str, str]]:
         """Headers and query of a handshake."""

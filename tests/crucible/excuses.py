@@ -21,6 +21,8 @@ BREAKING = {
     "slow_clients": 12.0,
     "pause_worker": 12.0,
 }
+SILENCING = ("freeze_clients", "slow_clients", "pause_worker")
+# A full disk is not among these: it loses no connection and no answer.
 DATABASE_FAULTS = (
     *("restart_postgres", "end_backends", "cut_database", "freeze_database"),
     *("swallow_answers", "read_only"),
@@ -33,13 +35,12 @@ ANSWER_SECONDS = 2.0  # from when a database is back until the last answer that 
 
 def explains_loss(faults: Sequence[Fault], closed: Event) -> bool:
     """Whether a fault has cut this connection: who stops in peace has to say so."""
-    at, master = closed["at"], closed["master"]
-    return any(
-        fault.name in BREAKING
-        and fault.master in (None, master)
-        and fault.began <= at <= fault.ended + BREAKING[fault.name]
-        for fault in faults
-    )
+    return any(_has_hit(fault, closed) for fault in faults)
+
+
+def explains_silence(faults: Sequence[Fault], closed: Event) -> bool:
+    """Whether a fault has kept client and server from hearing each other."""
+    return any(fault.name in SILENCING and _has_hit(fault, closed) for fault in faults)
 
 
 def lost_its_database(faults: Sequence[Fault], event: Event) -> bool:
@@ -85,6 +86,14 @@ def was_there(events: Sequence[Event], since: float, until: float) -> bool:
     number = opened[-1]["connection"]
     return not any(
         one["connection"] == number and one["at"] <= until for one in of_kind(events, "closed")
+    )
+
+
+def _has_hit(fault: Fault, closed: Event) -> bool:
+    return (
+        fault.name in BREAKING
+        and fault.master in (None, closed["master"])
+        and fault.began <= closed["at"] <= fault.ended + BREAKING[fault.name]
     )
 
 

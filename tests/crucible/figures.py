@@ -21,7 +21,7 @@ MANY = 10  # clients, of whom somebody always writes
 NEAR_SECONDS = 1.0  # after a fault, in which answers may be slow because of it
 # From their end on the server can work again; the others are over as soon as they have begun.
 LASTING = (
-    *("restart_postgres", "freeze_database", "read_only", "pause_worker"),
+    *("restart_postgres", "freeze_database", "read_only", "disk_full", "pause_worker"),
     *("freeze_clients", "slow_clients"),
 )
 AIMS = {"kill_worker": 3.0, "kill_master": 3.0, "restart_postgres": 5.0, "end_backends": 5.0}
@@ -132,15 +132,19 @@ def counts(evidence: Evidence) -> dict[str, int]:
     """How much happened."""
     events = [event for journal in evidence.journals.values() for event in journal]
     whats = [event["what"] for event in events]
+    accepted = {one["id"] for one in of_kind(events, "accepted")}
     refused = of_kind(events, "refused")
     conflicts = sum(1 for one in refused if one["code"] == "id_conflict")
     return {
-        "messages accepted": len({one["id"] for one in of_kind(events, "accepted")}),
+        "messages accepted": len(accepted),
         "sends, with repetitions": whats.count("sent"),
+        "of these by `send_many`": sum(1 for one in of_kind(events, "sent") if one["bundle"]),
         "duplicates that were recognised": sum(
             1 for one in of_kind(events, "accepted") if one["duplicate"]
         ),
-        "ids used again for something else": whats.count("meddled"),
+        "ids used again for something else": sum(
+            1 for one in of_kind(events, "meddled") if one["id"] in accepted
+        ),
         "of these refused": conflicts,
         "refusals for now": len(refused) - conflicts,
         "refusals as `internal`": sum(1 for one in refused if one["code"] == "internal"),

@@ -4,9 +4,12 @@ An event is a dict with `at` (seconds on the monotonic clock of this process), `
 
     opened      master, connection, after, head, reset, epoch
     unreachable why         the handshake got no answer, or a broken one
-    turned_away status      an HTTP answer in place of the 101
-    closed      master, connection, code, by    `by` is "me" when the client gave up
-    sent        connection, id, to, content, conversation_id     each time that it goes out
+    turned_away status, has_good_token          an HTTP answer in place of the 101
+    closed      master, connection, code, by, has_good_token
+                                                `by` is "me" when the client gave up
+    sent        connection, id, to, content, conversation_id, bundle
+                                                each time that it goes out; `bundle` names those
+                                                that go by one `send_many`
     meddled     connection, id, to, content     a used id with other content
     accepted    connection, id, seq, created_at, duplicate
     refused     connection, id, code, is_final

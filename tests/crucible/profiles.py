@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.crucible.client import Habits
 from tests.crucible.nemesis import FAULTS, ON_CLIENTS, ON_MASTERS, Lengths
+from tests.crucible.wallet import Trust
 
 QUICK = Lengths(
     redis_killed=5.0,
@@ -80,7 +81,7 @@ CAMPAIGN = Profile(
     lengths=Lengths(),
     contacts=6,
     quiet=15.0,
-    habits=Habits(short_token=0.1),
+    habits=Habits(trust=Trust(short=0.1)),
     settings={"E2EMSG_MAX_IN_FLIGHT": 32, "E2EMSG_HEARTBEAT_SECONDS": 10},
 )
 PROFILES = {profile.name: profile for profile in (SMOKE, CAMPAIGN)}

@@ -8,8 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from tests.crucible.client import Client
+from tests.crucible.journal import of_kind
 
 POLL_SECONDS = 0.1
+TOGETHER_SHARE = 0.1  # of what is written: goes to several at once
+MOST_TOGETHER = 5
+COPY_SHARE = 0.3  # of that: with a copy to oneself
 
 
 class Swarm:
@@ -37,9 +41,8 @@ class Swarm:
         now = loop.time()
         end = now + seconds
         while now < end:
-            burst = self._dice.choices((1, 6), (9, 1))[0]
-            self._write_some(burst)
-            now += self._dice.expovariate(per_second / burst)
+            count = self._write_some()
+            now += self._dice.expovariate(per_second / count)
             await asyncio.sleep(max(0.0, now - loop.time()))
 
     async def stop_looking(self) -> None:
@@ -57,17 +60,38 @@ class Swarm:
         """Everybody says goodbye for good."""
         await _cancel(self._lives)
 
+    def count_refusals(self, code: str) -> int:
+        """How often somebody was refused something with this code."""
+        refused = [
+            one for client in self.clients for one in of_kind(client.journal.events, "refused")
+        ]
+        return sum(1 for one in refused if one["code"] == code)
+
     def failures(self) -> list[BaseException]:
         """What clients have died of, which is a fault of theirs."""
         done = [task for task in (*self._lives, *self._looks) if task.done()]
         errors = [task.exception() for task in done if not task.cancelled()]
         return [error for error in errors if error is not None]
 
-    def _write_some(self, count: int) -> None:
+    def _write_some(self) -> int:
+        """How many messages were written."""
         sender = self._dice.choice(self.clients)
-        to = self._dice.choice(self._contacts[sender.id])
-        for _ in range(count):
+        contacts = self._contacts[sender.id]
+        if self._dice.random() < TOGETHER_SHARE:
+            recipients = self._several(sender.id, contacts)
+            sender.write_to_all(recipients)
+            return len(recipients)
+        burst = self._dice.choices((1, 6), (9, 1))[0]
+        to = self._dice.choice(contacts)
+        for _ in range(burst):
             sender.write(to)
+        return burst
+
+    def _several(self, sender_id: str, contacts: Sequence[str]) -> list[str]:
+        others = [one for one in contacts if one != sender_id]
+        copies = [sender_id] if self._dice.random() < COPY_SHARE else []
+        most = min(MOST_TOGETHER - len(copies), len(others))
+        return self._dice.sample(others, self._dice.randint(2 - len(copies), most)) + copies
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
         deadline = time.monotonic() + seconds

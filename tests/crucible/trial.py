@@ -183,7 +183,7 @@ def _leaks(log_paths: Sequence[Path], swarm: Swarm) -> list[str]:
     """Tokens and contents that stand in the logs of the servers."""
     canaries = Canaries()
     for client in swarm.clients:
-        for token in client.tokens:
+        for token in client.wallet.all:
             canaries.add(token)
         for sent in of_kind(client.journal.events, "sent", "meddled"):
             canaries.add(sent["content"])
