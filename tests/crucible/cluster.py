@@ -7,8 +7,10 @@ own, and a Redis. Ports stay the same when a server starts again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import sqlite3
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -23,23 +25,26 @@ from sqlalchemy.engine import URL, make_url
 
 from tests.acceptance.conftest import JWT_SECRET_KEY, LOUD, Hosting
 from tests.crucible.journal import MAGIC
+from tests.crucible.levers import VARIABLE, Levers
 from tests.crucible.proxies import ChaosProxy, Dial, TcpAddress, UnixAddress
 from tests.crucible.rest import get
 from tests.servers import GunicornServer, PostgresServer, RedisServer, new_listener
 
-APP = "tests.acceptance.inside:create_app()"
+APP = "tests.crucible.tampered_host:create_app()"
 # Not the format that ships, which leaves queries out: tokens in them are for the redaction.
 LOGS_WITH_QUERIES = """access_log_format = '%(h)s "%(r)s" %(s)s %(b)s'"""
 GRACE_SECONDS = 8
 GONE_SECONDS = 15.0
+ISSUED_SECONDS_AGO = 10_800  # A token is not valid before, and clocks may go back an hour.
 
 
 class Master:
     """One gunicorn, and the proxy by which clients come to it."""
 
-    def __init__(self, server: GunicornServer, proxy: ChaosProxy) -> None:
+    def __init__(self, server: GunicornServer, proxy: ChaosProxy, levers: Levers) -> None:
         self.server = server
         self.proxy = proxy
+        self.levers = levers
         self.is_busy = asyncio.Lock()  # held by the fault that has it restart
 
     @property
@@ -116,7 +121,8 @@ class Cluster:
         """A token as Flask-JWT-Extended makes them."""
         now = int(time.time())
         claims = {"sub": user_id, "type": kind, "fresh": False, "jti": str(uuid.uuid4())}
-        times = {"iat": now, "nbf": now, "exp": now + int(seconds)}
+        issued = now - ISSUED_SECONDS_AGO
+        times = {"iat": issued, "nbf": issued, "exp": now + int(seconds)}
         return jwt.encode({**claims, **times}, JWT_SECRET_KEY, algorithm="HS256")
 
     async def end_backends(self) -> None:
@@ -134,6 +140,12 @@ class Cluster:
         name = sql.SQL("ALTER SYSTEM SET default_transaction_read_only = {}")
         await asyncio.to_thread(self.postgres.execute, name.format(sql.SQL(value)))
         await asyncio.to_thread(self.postgres.execute, sql.SQL("SELECT pg_reload_conf()").format())
+
+    def count_pages(self) -> int:
+        """How large SQLite's file is."""
+        path = make_url(self.database_url).database or ""
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return int(connection.execute("PRAGMA page_count").fetchone()[0])
 
     async def _start(self) -> None:
         hosting, settings = await self._start_services()
@@ -165,9 +177,10 @@ class Cluster:
     async def _add_master(self, hosting: Hosting, env: dict[str, str], log_path: Path) -> None:
         listener = new_listener()
         self._stack.callback(listener.close)
+        levers = Levers.new(log_path.with_suffix(".levers"))
         server = GunicornServer(
             APP,
-            env={**env, **LOUD},
+            env={**env, **LOUD, VARIABLE: str(levers.path)},
             log_path=log_path,
             config=hosting.configuration(LOGS_WITH_QUERIES),
             listener=listener,
@@ -175,7 +188,7 @@ class Cluster:
         )
         dial = TcpAddress("127.0.0.1", listener.getsockname()[1]).dial
         proxy = await self._stack.enter_async_context(ChaosProxy(dial))
-        self.masters.append(Master(server, proxy))
+        self.masters.append(Master(server, proxy, levers))
         await self.masters[-1].start()
 
     async def _stop_masters(self) -> None:

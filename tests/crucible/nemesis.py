@@ -23,7 +23,9 @@ from tests.crucible.swarm import Swarm
 RESET_SHARE, FROZEN_SHARE, SLOW_SHARE, REVOKED_SHARE = 0.3, 0.2, 0.1, 0.2
 SLOW_BYTES_PER_SECOND = 4096
 SWALLOWED_ANSWERS = 5
+CLOCK_STEPS = (-3600.0, 3600.0)  # in seconds
 ALONE_ON_MASTER = ("kill_worker", "kill_master", "sighup", "sigterm", "pause_worker")
+ON_ONE_MASTER = (*ALONE_ON_MASTER, "clock_step")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Lengths:
     read_only: float = 8.0
     worker_stopped: float = 10.0
     answers_swallowed: float = 3.0
+    clock_stepped: float = 10.0
+    disk_full: float = 8.0
 
 
 def schedule(
@@ -78,6 +82,7 @@ class Nemesis:
         self._lengths = lengths
         self._database = asyncio.Lock()
         self._bus = asyncio.Lock()
+        self._clocks = asyncio.Lock()
 
     async def run(self, planned: Sequence[Planned]) -> None:
         """Return when the last fault is over."""
@@ -98,7 +103,7 @@ class Nemesis:
                     planned.name,
                     began,
                     time.monotonic(),
-                    planned.master if planned.name in ALONE_ON_MASTER else None,
+                    planned.master if planned.name in ON_ONE_MASTER else None,
                     strokes.detail,
                 )
             )
@@ -136,8 +141,10 @@ class _Strike:
         """What only one fault at a time may have."""
         if self.planned.name in ALONE_ON_MASTER:
             return self.master.is_busy
-        if self.planned.name in ON_DATABASE:
+        if self.planned.name in {**ON_DATABASE, **ON_SQLITE}:
             return self.nemesis._database
+        if self.planned.name == "clock_step":
+            return self.nemesis._clocks
         return self.nemesis._bus if self.planned.name in ON_BUS else asyncio.Lock()
 
 
@@ -162,6 +169,15 @@ async def sighup(strike: _Strike) -> None:
 
 async def pause_worker(strike: _Strike) -> None:
     await strike.master.pause_worker(strike.lengths.worker_stopped)
+
+
+async def clock_step(strike: _Strike) -> None:
+    """Processes that start meanwhile start with the wrong time."""
+    levers = strike.master.levers
+    levers.step_seconds = strike.dice.choice(CLOCK_STEPS)
+    strike.detail = f"{levers.step_seconds:+g} s"
+    await asyncio.sleep(strike.lengths.clock_stepped)
+    levers.step_seconds = 0.0
 
 
 async def kill_redis(strike: _Strike) -> None:
@@ -226,6 +242,16 @@ async def read_only(strike: _Strike) -> None:
         await strike.cluster.set_read_only("off")
 
 
+async def disk_full(strike: _Strike) -> None:
+    """SQLite's file must not grow by a page."""
+    before = strike.swarm.count_refusals("unavailable")
+    levers = strike.master.levers
+    levers.most_pages = await asyncio.to_thread(strike.cluster.count_pages)
+    await asyncio.sleep(strike.lengths.disk_full)
+    levers.most_pages = 0
+    strike.detail = f"{strike.swarm.count_refusals('unavailable') - before} refusals"
+
+
 def _some_links(strike: _Strike, share: float) -> list[Link]:
     """A share of the clients' connections, which are counted for the report."""
     links = [
@@ -278,6 +304,7 @@ ON_MASTERS: Mapping[str, Callable[[_Strike], Awaitable[None]]] = {
     "sighup": sighup,
     "sigterm": sigterm,
     "pause_worker": pause_worker,
+    "clock_step": clock_step,
 }
 ON_DATABASE: Mapping[str, Callable[[_Strike], Awaitable[None]]] = {
     "restart_postgres": restart_postgres,
@@ -292,4 +319,6 @@ ON_BUS: Mapping[str, Callable[[_Strike], Awaitable[None]]] = {
     "stop_redis": stop_redis,
     "cut_bus": cut_bus,
 }
-FAULTS = {**ON_CLIENTS, **ON_MASTERS, **ON_DATABASE, **ON_BUS}
+ON_POSTGRESQL = {**ON_DATABASE, **ON_BUS}  # or beside it
+ON_SQLITE: Mapping[str, Callable[[_Strike], Awaitable[None]]] = {"disk_full": disk_full}
+FAULTS = {**ON_CLIENTS, **ON_MASTERS, **ON_POSTGRESQL, **ON_SQLITE}
