@@ -214,6 +214,65 @@ MUTANTS = (
         database="sqlite",
     ),
     mutant(
+        "heartbeat by the wall clock",
+        (
+            "transport/ws.py",
+            "        elif now >= self._silent_at():",
+            "        elif time.time() - _AHEAD >= self._silent_at():",
+        ),
+        (
+            "transport/ws.py",
+            "class _Deadline:",
+            "_AHEAD = time.time() - time.monotonic()\n\n\nclass _Deadline:",
+        ),
+        faults=["clock_step"],
+        caught_by=["I10"],
+    ),
+    mutant(
+        "ack though the disk is full",
+        (
+            "store/sqlite.py",
+            "            cursor.executemany(_INSERT, list(_values(batch, ids, bases)))\n",
+            '            with __import__("contextlib").suppress(Exception):\n'
+            "                cursor.executemany(_INSERT, list(_values(batch, ids, bases)))\n",
+        ),
+        faults=["disk_full"],
+        caught_by=["I1"],
+        database="sqlite",
+    ),
+    mutant(
+        "a full disk is a fault of the server",
+        (
+            "store/database.py",
+            "isinstance(error, exc.OperationalError | exc.InternalError)",
+            "isinstance(error, exc.InternalError)",
+        ),
+        faults=["disk_full"],
+        caught_by=["I10"],
+        database="sqlite",
+    ),
+    mutant(
+        "`sent` entries of `send_many`",
+        (
+            "delivery/router.py",
+            "append = self.prepare(pump.owner, messages, keeps_sent=False)",
+            "append = self.prepare(pump.owner, messages, keeps_sent=True)",
+        ),
+        faults=["reset_clients"],
+        caught_by=["I5"],
+    ),
+    mutant(
+        "a part of `send_many`",
+        (
+            "store/mailbox.py",
+            "        if known is not None and (known.sender_id",
+            "        if not several and known is not None and (known.sender_id",
+        ),
+        faults=["reset_clients"],
+        caught_by=["I8"],
+        database="sqlite",
+    ),
+    mutant(
         "redaction off",
         (
             "redaction.py",
