@@ -165,6 +165,8 @@ class Client:
 
     async def _visit(self, master: int) -> None:
         token = self.wallet.choose()
+        # What is revoked from now on may have let it in just before.
+        what_is_wrong = self.wallet.what_is_wrong(token)
         headers, query = self._credential(token)
         try:
             async with connect(
@@ -177,6 +179,8 @@ class Client:
                 max_queue=None,
                 proxy=None,
             ) as socket:
+                if what_is_wrong:
+                    self.journal.note("let_in", why=what_is_wrong)
                 await self._serve(_Connection(next(self._numbers), master, socket, token))
         except InvalidStatus as refusal:
             status = refusal.response.status_code
@@ -216,8 +220,6 @@ class Client:
         shown = {name: hello[name] for name in ("after", "head", "reset", "epoch")}
         self.journal.note("opened", master=connection.master, connection=connection.number, **shown)
         self._epoch = hello["epoch"]
-        if what_is_wrong := self.wallet.what_is_wrong(connection.token):
-            self.journal.note("let_in", why=what_is_wrong)
         if hello["reset"] or not self._known:
             self.position = hello["after"]
         self._now = connection

@@ -9,6 +9,7 @@ from typing import Protocol
 # Both are more than a clock is ever stepped by, so that what is good or bad stays so.
 VALID_SECONDS = 7200.0
 EXPIRED_SECONDS = -7200.0
+REVOKED_SHARE = 0.5  # of the bad ones, where there are any
 
 
 class Mint(Protocol):
@@ -38,13 +39,14 @@ class Wallet:
         self._dice = dice
         self._usual: str | None = None
         self._bad: dict[str, str] = {}  # and what is wrong with them
+        self._revoked: list[str] = []
         self._doubtful: set[str] = set()
         self.for_rest = self._new(VALID_SECONDS)
 
     def choose(self) -> str:
         """A good one, but for now and then; for a while or for a moment."""
         if self._dice.random() < self._trust.bad:
-            return self._new_bad()
+            return self._some_bad()
         if self._dice.random() < self._trust.short:
             token = self._new(self._trust.short_seconds)
             self._doubtful.add(token)
@@ -63,6 +65,7 @@ class Wallet:
 
     def note_revoked(self, token: str) -> None:
         self._bad[token] = "a revoked token"
+        self._revoked.append(token)
 
     def what_is_wrong(self, token: str) -> str | None:
         """Why it must not let anybody in; None if it may."""
@@ -72,7 +75,9 @@ class Wallet:
         """Whether nothing speaks against it, and nothing will."""
         return token not in self._bad and token not in self._doubtful
 
-    def _new_bad(self) -> str:
+    def _some_bad(self) -> str:
+        if self._revoked and self._dice.random() < REVOKED_SHARE:
+            return self._dice.choice(self._revoked)
         if self._dice.random() < 0.5:
             token, what_is_wrong = self._new(EXPIRED_SECONDS), "an expired token"
         else:
