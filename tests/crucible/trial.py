@@ -38,6 +38,7 @@ LEAVE_SECONDS = 15.0
 POLL_SECONDS = 0.2
 SPARE_THREADS = 16  # beside one for each client
 SECRETS_SHOWN = 20
+LEFT_BEHIND = ("database-*.sqlite*", "master-*.log", "*.jsonl")
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class Trial:
 
 
 async def run(profile: Profile, database: str, seed: int, folder: Path) -> Trial:
-    """Play a profile against servers of its own; files are left in the folder."""
+    """Play a profile against servers of its own; files are left in the folder, until the next."""
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
     profile = profile.on(database)
     # Clients whose looks wait for a server that is down must not keep the nemesis from starting it.
     threads = ThreadPoolExecutor(profile.users + SPARE_THREADS)
@@ -144,6 +146,13 @@ class _Traffic:
 
     async def _heads(self) -> dict[str, tuple[int, int]]:
         return await asyncio.to_thread(read_heads, self._engine)
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an earlier trial has left: its messages would count as nobody's."""
+    for pattern in LEFT_BEHIND:
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _swarm(cluster: Cluster, profile: Profile, seed: int) -> Swarm:
