@@ -23,6 +23,7 @@ from tests.crucible.swarm import Swarm
 RESET_SHARE, FROZEN_SHARE, SLOW_SHARE, REVOKED_SHARE = 0.3, 0.2, 0.1, 0.2
 SLOW_BYTES_PER_SECOND = 4096
 SWALLOWED_ANSWERS = 5
+UNFELT_SECONDS = 15  # that a disk stays full at most for somebody to feel it
 CLOCK_STEPS = (-3600.0, 3600.0)  # in seconds
 ALONE_ON_MASTER = ("kill_worker", "kill_master", "sighup", "sigterm", "pause_worker")
 ON_ONE_MASTER = (*ALONE_ON_MASTER, "clock_step")
@@ -141,7 +142,7 @@ class _Strike:
         """What only one fault at a time may have."""
         if self.planned.name in ALONE_ON_MASTER:
             return self.master.is_busy
-        if self.planned.name in {**ON_DATABASE, **ON_SQLITE}:
+        if self.planned.name in (*ON_DATABASE, *ON_SQLITE):
             return self.nemesis._database
         if self.planned.name == "clock_step":
             return self.nemesis._clocks
@@ -244,12 +245,17 @@ async def read_only(strike: _Strike) -> None:
 
 async def disk_full(strike: _Strike) -> None:
     """SQLite's file must not grow by a page."""
-    before = strike.swarm.count_refusals("unavailable")
     levers = strike.master.levers
+    before = strike.swarm.count_refusals("unavailable")
     levers.most_pages = await asyncio.to_thread(strike.cluster.count_pages)
     await asyncio.sleep(strike.lengths.disk_full)
+    # Somebody has to be there to feel it, who may be waiting for a worker that was killed before.
+    for _ in range(UNFELT_SECONDS):
+        if felt := strike.swarm.count_refusals("unavailable") - before:
+            break
+        await asyncio.sleep(1.0)
     levers.most_pages = 0
-    strike.detail = f"{strike.swarm.count_refusals('unavailable') - before} refusals"
+    strike.detail = f"{felt} refusals"
 
 
 def _some_links(strike: _Strike, share: float) -> list[Link]:
