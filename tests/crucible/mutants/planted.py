@@ -271,6 +271,7 @@ MUTANTS = (
         faults=["reset_clients"],
         caught_by=["I8"],
         database="sqlite",
+        rate=60.0,
     ),
     mutant(
         "redaction off",
