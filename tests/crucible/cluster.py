@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 import jwt
 import psutil
 from psycopg import sql
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
 from tests.acceptance.conftest import JWT_SECRET_KEY, LOUD, Hosting
 from tests.crucible.journal import MAGIC
 from tests.crucible.levers import VARIABLE, Levers
-from tests.crucible.proxies import ChaosProxy, Dial, TcpAddress, UnixAddress
 from tests.crucible.rest import get
+from tests.proxies import ChaosProxy, TcpAddress, by_port, dial_database
 from tests.servers import GunicornServer, PostgresServer, RedisServer, new_listener
 
 APP = "tests.crucible.tampered_host:create_app()"
@@ -153,9 +153,9 @@ class Cluster:
         env = await asyncio.to_thread(lambda: hosting.environment(kind, **settings))
         self.database_url = env["DATABASE_URL"]
         if self._is_postgresql:
-            dial = _address_of(make_url(self.database_url))
+            dial = dial_database(self.database_url)
             self.database_proxy = await self._stack.enter_async_context(ChaosProxy(dial, MAGIC))
-            env["DATABASE_URL"] = _by_port(self.database_url, self.database_proxy.port)
+            env["DATABASE_URL"] = by_port(self.database_url, self.database_proxy.port)
         self._stack.push_async_callback(self._stop_masters)
         for path in self.log_paths:
             await self._add_master(hosting, env, path)
@@ -193,17 +193,3 @@ class Cluster:
 
     async def _stop_masters(self) -> None:
         await asyncio.gather(*(master.stop() for master in self.masters))
-
-
-def _address_of(url: URL) -> Dial:
-    folder = url.query.get("host")
-    if isinstance(folder, str) and folder.startswith("/"):
-        return UnixAddress(f"{folder}/.s.PGSQL.{url.port or 5432}").dial
-    return TcpAddress(url.host or "127.0.0.1", url.port or 5432).dial
-
-
-def _by_port(url: str, port: int) -> str:
-    """The same database at a port of this machine."""
-    plain = make_url(url).difference_update_query(["host"])
-    there = plain.set(host="127.0.0.1", port=port)
-    return there.render_as_string(hide_password=False)

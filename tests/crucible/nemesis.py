@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from tests.crucible.cluster import Cluster, Master
 from tests.crucible.evidence import Fault
-from tests.crucible.proxies import Link
 from tests.crucible.swarm import Swarm
+from tests.proxies import Link
 
 RESET_SHARE, FROZEN_SHARE, SLOW_SHARE, REVOKED_SHARE = 0.3, 0.2, 0.1, 0.2
 SLOW_BYTES_PER_SECOND = 4096

@@ -12,9 +12,12 @@ import contextlib
 import random
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
+
+from sqlalchemy.engine import make_url
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing drops what was not sent, and resets
 CHUNK_BYTES = 65536
@@ -42,6 +45,22 @@ class UnixAddress:
 
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_unix_connection(self.path)
+
+
+def dial_database(url: str) -> Dial:
+    """How to reach the PostgreSQL of an SQLAlchemy address."""
+    address = make_url(url)
+    folder = address.query.get("host")
+    if isinstance(folder, str) and folder.startswith("/"):
+        return UnixAddress(f"{folder}/.s.PGSQL.{address.port or 5432}").dial
+    return TcpAddress(address.host or "127.0.0.1", address.port or 5432).dial
+
+
+def by_port(url: str, port: int) -> str:
+    """The same database at a port of this machine."""
+    plain = make_url(url).difference_update_query(["host"])
+    there = plain.set(host="127.0.0.1", port=port)
+    return there.render_as_string(hide_password=False)
 
 
 class Link:
@@ -190,3 +209,27 @@ async def _write_at_pace(link: Link, data: bytes, target: asyncio.StreamWriter) 
         await asyncio.sleep(len(chunk) / link.bytes_per_second)
     target.write(data)
     await target.drain()
+
+
+@contextlib.contextmanager
+def in_background(proxy: ChaosProxy) -> Iterator[ChaosProxy]:
+    """A proxy that runs on a thread, for tests without a loop of their own."""
+    loop, over, is_ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+
+    async def run() -> None:
+        async with proxy:
+            is_ready.set()
+            await over.wait()
+
+    def main() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(run())
+
+    thread = threading.Thread(target=main, name="proxy")
+    thread.start()
+    try:
+        is_ready.wait()
+        yield proxy
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
