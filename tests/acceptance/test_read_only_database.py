@@ -5,20 +5,16 @@ docs/protocol.md 6 `unavailable`.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.client import HTTPConnection
-from urllib.parse import urlsplit
+from contextlib import contextmanager
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.acceptance.client import SocketClient
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import Person
+from tests.acceptance.refusals import accepted_within, refused, status_of_post
 from tests.acceptance.wire import new_content, new_id
 from tests.servers import GunicornServer
 
@@ -57,29 +53,6 @@ def _set(admin: psycopg.Connection, statement: sql.SQL, name: sql.Identifier) ->
     )
 
 
-def status_of_post(person: Person, body: dict[str, str]) -> int:
-    """Of a `POST /api/messages`, which may fail on the server's side."""
-    address = urlsplit(person.server.url)
-    token = person.rest.token
-    with closing(HTTPConnection(str(address.hostname), address.port)) as connection:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        connection.request("POST", "/api/messages", json.dumps(body), headers)
-        response = connection.getresponse()
-        assert response.status < 500 or int(response.headers["Retry-After"]) > 0
-        return response.status
-
-
-def refused(client: SocketClient, to: str) -> str:
-    """Send until the database has become read-only for the one that writes; the refused id."""
-    while True:
-        message_id = client.send(to)
-        answer = client.answer(message_id)
-        if answer["type"] == "error":
-            assert answer["code"] == "unavailable"
-            assert answer["retry_after"] > 0
-            return message_id
-
-
 def test_nothing_is_accepted_that_is_not_stored_and_what_is_stored_can_be_read(
     environment: dict[str, str], alice: Person, bob: Person
 ) -> None:
@@ -94,11 +67,6 @@ def test_nothing_is_accepted_that_is_not_stored_and_what_is_stored_can_be_read(
         assert kept["id"] in {message["id"] for message in shown}
         assert not {message["id"] for message in shown} & {*ids, body["id"]}
         there.expect("message", id=kept["id"])
-    ended = time.monotonic()
-    while True:
-        retried = here.answer(here.send(bob.id, message_id=ids[0], content=None))
-        if retried["type"] == "accepted":
-            break
-        assert time.monotonic() - ended < RECOVERY_SECONDS
+    retried = accepted_within(RECOVERY_SECONDS, here, bob.id, ids[0])
     assert retried["duplicate"] is False
     there.expect("message", id=ids[0])
