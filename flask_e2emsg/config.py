@@ -44,6 +44,7 @@ class Settings:
     max_undelivered_per_sender: int | None = 20_000  # messages of one sender among them
     hide_refusals: bool = True  # answer for who refuses a sender as for who does not exist
     check_envelopes: bool = True  # refuse content that is no well-formed envelope
+    require_durability: bool = False  # take no message that a crash of the database may lose
     retention_days: float | None = None  # delivered messages older than this go; None keeps them
     required_claims: Sequence[str] = ("exp", "jti", "type")  # an access token without these is 401
 
@@ -116,7 +117,7 @@ class Settings:
             _is_rate(self.rate_limit),
             'a rate such as "1200/minute", several with ";", or None',
         )
-        for name in ("check_envelopes", "hide_refusals"):
+        for name in ("check_envelopes", "hide_refusals", "require_durability"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self._require(
             "required_claims",

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from flask import Flask
 from flask_jwt_extended.config import config as jwt_config
 from sqlalchemy.engine import Connection
-from sqlalchemy.pool import StaticPool
 
 from . import channels
+from .durability import weaknesses
 from .errors import ConfigurationError, E2EMsgError
 from .server_checks import Finding, check_gunicorn, per_process
 from .store.database import ConnectionLost
@@ -25,17 +25,6 @@ if TYPE_CHECKING:
     from .extension import AppState
 
 BUS_SECONDS = 2.0
-
-_FAST_BUT_LOSSY = {
-    "fsync": "fsync = off: a crash of the machine can destroy the database. Set it to on.",
-    "full_page_writes": (
-        "full_page_writes = off: a crash of the machine can destroy pages. Set it to on."
-    ),
-    "synchronous_commit": (
-        "synchronous_commit = off: a crash of the server loses messages that were accepted. "
-        "Set it to on, at least for this database or role."
-    ),
-}
 
 
 def examine(state: AppState, gunicorn: Any = None) -> Iterator[Finding]:
@@ -59,9 +48,8 @@ def check_database(state: AppState) -> Iterator[Finding]:
         with state.database.read() as connection:
             yield from _check_tables(connection)
             if engine.dialect.name == "sqlite":
-                yield from _check_sqlite(connection)
-            else:
-                yield from check_durability(lambda name: connection.scalar(sa.text(f"SHOW {name}")))
+                yield from _check_journal(connection)
+            yield from map(Finding, weaknesses(connection))
     except (E2EMsgError, sa.exc.SQLAlchemyError) as error:
         # The text may hold the address, and that a password.
         cause = error.__cause__ or error
@@ -77,11 +65,6 @@ def _check_driver(engine: sa.Engine) -> Iterator[Finding]:
         yield Finding(
             "The driver is psycopg2, which blocks a whole gevent worker while it waits: "
             "use postgresql+psycopg://."
-        )
-    if engine.dialect.name == "sqlite" and isinstance(engine.pool, StaticPool):
-        yield Finding(
-            "The database is in memory: every message is gone when the process ends, and other "
-            "processes do not see it. Name a file, or PostgreSQL."
         )
 
 
@@ -103,25 +86,13 @@ def _check_tables(connection: Connection) -> Iterator[Finding]:
             )
 
 
-def check_durability(show: Callable[[str], object]) -> Iterator[Finding]:
-    """Whether PostgreSQL keeps what it has committed, by what it shows of its settings."""
-    for name, text in _FAST_BUT_LOSSY.items():
-        if show(name) == "off":
-            yield Finding(f"PostgreSQL has {text}")
-
-
-def _check_sqlite(connection: Connection) -> Iterator[Finding]:
-    """As our own connections have it; they set both."""
+def _check_journal(connection: Connection) -> Iterator[Finding]:
+    """As our own connections have it; they set it themselves."""
     mode = connection.scalar(sa.text("PRAGMA journal_mode"))
     if mode not in ("wal", "memory"):
         yield Finding(
             f"SQLite's journal_mode is {mode}, and cannot be switched to WAL: readers and the "
             "writer wait for each other. Put the file on a local disk."
-        )
-    if connection.scalar(sa.text("PRAGMA synchronous")) not in (2, 3):
-        yield Finding(
-            "SQLite's synchronous is below FULL: a power cut loses messages that were accepted. "
-            "Take the `PRAGMA synchronous` out of your own code."
         )
 
 

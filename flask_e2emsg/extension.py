@@ -258,7 +258,7 @@ class AppState:
     def prepare(self, server_connections: int) -> None:
         """Set up this process, whose server can serve so many connections at once."""
         self.server_connections = server_connections
-        _ = self.process
+        self.process.durability.look_in_background()
 
     def drain(self) -> None:
         """Take no new connection in this process, close the live ones with 1012, end long polls."""

@@ -30,6 +30,7 @@ from .delivery.pump import Pump
 from .delivery.quota import Quotas
 from .delivery.recheck import Rechecker
 from .delivery.router import Router
+from .durability import Durability
 from .errors import E2EMsgError
 from .protocol.entries import Entry, MessageEntry, ReceiptEntry
 from .signals import message_delivered, message_stored, user_connected, user_disconnected
@@ -71,6 +72,7 @@ class Process:
             self.database = Database(state.db.engine)
             rows_that_pass = passing(self.database, state.db.engine)
             channel = channels.make_channel(state.app, settings, self.database, state.db.engine)
+        self.durability = Durability(self.database, settings.require_durability)
         self.accounts = Accounts(self.database)
         kind = SQLiteMailboxes if self.database.is_sqlite else PostgreSQLMailboxes
         self.mailboxes: Mailboxes = kind(self.database, _ids_in_one_receipt(settings))
@@ -95,7 +97,7 @@ class Process:
         # A mark must not make a message wait; where there is one writer they share its commits.
         marks = sends if self.database.is_sqlite else self._committer("e2emsg-marks")
         self.router = Router(
-            _HostRules(state, rows_that_pass),
+            _HostRules(state, rows_that_pass, self.durability),
             self.accounts,
             self.hub,
             self.bus,
@@ -308,8 +310,9 @@ class _Heard:
 class _HostRules:
     """The host's callbacks and limits, as the router asks for them."""
 
-    def __init__(self, state: AppState, counters: Database) -> None:
+    def __init__(self, state: AppState, counters: Database, durability: Durability) -> None:
         self._state = state
+        self._durability = durability
         rate = state.settings.rate_limit
         self._limiter = RateLimiter(
             DatabaseStorage(counters), [] if rate is None else limits.parse_many(rate)
@@ -323,6 +326,7 @@ class _HostRules:
             return bool(authorize(sender, recipient, conversation_id))
 
     def may_send_now(self, sender: str, count: int) -> float | None:
+        self._durability.insist()
         return self._limiter.spend(sender, count)
 
     @asked_again

@@ -20,6 +20,7 @@ OURS = (
     "flask_e2emsg.bus",
     "flask_e2emsg.committer",
     "flask_e2emsg.cooperation",
+    "flask_e2emsg.durability",
     "flask_e2emsg.http",
     "flask_e2emsg.process",
     "flask_e2emsg.reactor",

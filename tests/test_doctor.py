@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from flask_e2emsg import E2EMessaging, doctor
-from flask_e2emsg.doctor import check_durability
+from flask_e2emsg.durability import of_postgresql
 from flask_e2emsg.store.notifications import NotificationChannel
 from tests.servers import PostgresServer, RedisServer
 
@@ -149,8 +149,8 @@ class TestPostgreSQL:
 @pytest.mark.parametrize("name", ["fsync", "full_page_writes", "synchronous_commit"])
 def test_a_server_that_forgets(name: str) -> None:
     # The first two can only be switched for a whole server, and others use it.
-    [finding] = check_durability(lambda asked: "off" if asked == name else "on")
-    assert finding.advice.startswith(f"PostgreSQL has {name} = off")
+    [text] = of_postgresql(lambda asked: "off" if asked == name else "on")
+    assert text.startswith(f"PostgreSQL has {name} = off")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -151,6 +151,7 @@ WRONG: dict[str, list[object]] = {
     "MAX_UNDELIVERED_PER_SENDER": [0, -1, "10", 1.5, True],
     "HIDE_REFUSALS": [None, "yes", 1],
     "CHECK_ENVELOPES": [None, "yes", 1],
+    "REQUIRE_DURABILITY": [None, "yes", 1],
     "RETENTION_DAYS": [0, -1, "7", float("nan"), float("inf")],
     "REQUIRED_CLAIMS": [None, "exp", [], ["jti"], [1, "exp"]],
 }

@@ -97,3 +97,17 @@ def test_the_hosts_own_report_of_an_error_has_no_token_in_it(
     assert "Exception on /fails [GET]" in log.text
     assert "RuntimeError: odd request: http://localhost/fails?token=***&x=1 Bearer ***" in log.text
     assert not secrets_in(log.text, alice.token)
+
+
+def test_what_a_crash_would_lose_is_said_once(app: Flask, log: pytest.LogCaptureFixture) -> None:
+    alice = User(app, "alice")
+    alice.publish_key()
+    assert [alice.send("alice").status_code for _ in range(2)] == [201, 201]
+    assert log.text.count("The database is in memory") == 1
+
+
+def test_a_strict_host_refuses_what_a_crash_would_lose(log: pytest.LogCaptureFixture) -> None:
+    alice = User(with_messaging(*prepared_app(E2EMSG_REQUIRE_DURABILITY=True)), "alice")
+    alice.publish_key()
+    assert alice.send("alice").status_code == 503
+    assert "NO MESSAGE IS ACCEPTED" in log.text
