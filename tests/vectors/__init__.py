@@ -1,0 +1,1 @@
+"""Vectors of docs/crypto.md that clients in any language share, and what makes them."""
