@@ -1,0 +1,32 @@
+"""A server, and people with devices: each device is a client with a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flask_e2emsg.client import vault
+from tests.acceptance.conftest import Hosting, _quiet_log, hosting
+from tests.client.live.devices import Devices
+from tests.servers import GunicornServer
+
+__all__ = ["_quiet_log", "hosting"]
+
+
+@pytest.fixture(scope="module")
+def server(hosting: Hosting) -> Iterator[GunicornServer]:
+    """A gunicorn with one gevent worker, on SQLite, of this module alone."""
+    with hosting.gunicorn("sqlite") as running:
+        yield running
+
+
+@pytest.fixture
+def devices(
+    server: GunicornServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Devices]:
+    monkeypatch.setattr(vault, "SCRYPT_N", 1 << 10)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Devices(server, tmp_path) as all_of_them:
+        yield all_of_them
