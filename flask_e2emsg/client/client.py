@@ -154,6 +154,7 @@ class Client:
             limit: 1 to 100.
         """
         self._until_ready()
+        self._contacts.meet(contact)
         page, reader = self._rest.history(contact, before, limit), Reader(self._me, self._contacts)
         messages = [reader.read(frame) for frame in page["messages"]]
         return HistoryPage(messages, page["next"])

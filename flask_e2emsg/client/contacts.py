@@ -25,6 +25,7 @@ class Contacts:
     ) -> None:
         self._store, self._rest, self._me, self._tell = store, rest, me, tell
         self._asked: set[str] = set()  # since the connection was made
+        self._shown: dict[str, tuple[bytes | None]] = {}  # what the user was told of
 
     def reconnected(self) -> None:
         """Ask for everybody's key again before the next message."""
@@ -65,6 +66,11 @@ class Contacts:
             if not is_pinned:
                 raise
 
+    def meet(self, contact: str) -> None:
+        """Pin the directory's key of somebody whom this store does not know."""
+        if not self._store.pins(contact):
+            self.check(contact)
+
     def ask(self, contact: str) -> None:
         """Compare the directory's key with the pinned one."""
         public_key = self._rest.published_key(contact)
@@ -77,14 +83,22 @@ class Contacts:
         if public_key is not None and not _is_usable(public_key):
             return
         pins = self._store.pins(contact)
-        if not pins and public_key is not None:
+        if not pins:
+            if public_key is None:
+                return
             with self._store.database.transaction():
                 self._store.pin(contact, public_key)
                 self._store.entries.release(contact)
-        elif pins and public_key == pins[0]:
+        elif public_key is not None and public_key == pins[0]:
             self._store.withdraw(contact)
-        elif self._store.offered(contact) != (public_key,):
-            self._store.offer(contact, public_key)
+            self._shown.pop(contact, None)
+        else:
+            self._offer(contact, public_key)
+
+    def _offer(self, contact: str, public_key: bytes | None) -> None:
+        self._store.offer(contact, public_key)
+        if self._shown.get(contact) != (public_key,):
+            self._shown[contact] = (public_key,)
             number = None if public_key is None else self._number(contact, public_key)
             self._tell(events.KeyChanged(contact, number))
 

@@ -18,7 +18,7 @@ from . import events
 from .chain import Link, Verdict, judge
 from .contacts import Contacts
 from .entries import StoredEntry
-from .errors import CannotOpen, ServerError
+from .errors import CannotOpen, NotForMe, ServerError, UnknownSenderKey
 from .identity import Identity
 from .news import News
 from .plaintext import hash_of
@@ -35,7 +35,6 @@ class _Told:
     """What to write down when the application asks for the next event."""
 
     place: int
-    state: str
     chain: tuple[str, bytes, Link] | None = field(default=None, repr=False)
 
 
@@ -170,7 +169,7 @@ class Receiving:
             return
         self._told = None
         with self._store.database.lazily():
-            self._store.entries.mark(told.place, told.state)
+            self._store.entries.mark(told.place, "told")
             if told.chain is not None:
                 self._store.add_link("from", *told.chain)
         if not self._page:
@@ -178,22 +177,32 @@ class Receiving:
 
     def _tell(self, entry: StoredEntry) -> list[events.Event]:
         """The events of an entry; what to note about it is noted when the last one was handled."""
-        frame, self._told = entry.frame, _Told(entry.place, "told")
+        frame, self._told = entry.frame, _Told(entry.place)
         if frame["type"] == "receipt":
             at = time_of(frame["at"])
             return [events.Receipt(frame["kind"], frame["by"], tuple(frame["ids"]), at)]
         try:
-            opened = self._reader.open(frame)
+            opened = self._open_or_hold(entry)
         except CannotOpen as error:
-            unreadable = self._reader.unreadable(frame, error)
-            if unreadable.held:
-                self._told = _Told(entry.place, "held")
-            return [unreadable]
+            return [self._reader.unreadable(frame, error)]
         message = self._reader.message(frame, opened)
         if message.mine:
             return [message]
-        self._told = _Told(entry.place, "told", (frame["sender"], opened.kid, opened.link))
+        self._told = _Told(entry.place, (frame["sender"], opened.kid, opened.link))
         return [*self._doubts(frame, opened), message]
+
+    def _open_or_hold(self, entry: StoredEntry) -> Opened:
+        """Hold what lacks a key, unless the key has come meanwhile."""
+        try:
+            return self._reader.open(entry.frame)
+        except (NotForMe, UnknownSenderKey):
+            with self._store.database.lazily():
+                try:
+                    return self._reader.open(entry.frame)
+                except (NotForMe, UnknownSenderKey):
+                    self._store.entries.mark(entry.place, "held")
+                    self._told = None
+                    raise
 
     # The chain.
 

@@ -23,10 +23,12 @@ Kind = TypeVar("Kind")
 class Device:
     """A client that remembers what it was told."""
 
-    def __init__(self, server: GunicornServer, user_id: str, path: Path) -> None:
+    def __init__(
+        self, server: GunicornServer, user_id: str, path: Path, url: str | None = None
+    ) -> None:
         self.server, self.user_id, self.path = server, user_id, path
         self.seen: list[events.Event] = []
-        self.client = Client(server.url, self.token, Store(path, PASSPHRASE))
+        self.client = Client(url or server.url, self.token, Store(path, PASSPHRASE))
 
     def token(self) -> str:
         body = json.dumps({"user_id": self.user_id}).encode()
@@ -91,6 +93,13 @@ class Devices:
         """A device of a person; the same name is the same person, the same device the same file."""
         user_id = self._names.setdefault(name, f"{name}-{secrets.token_hex(4)}")
         made = Device(self._server, user_id, self._folder / f"{name}-{device}.e2emsg")
+        self._open.append(made)
+        return made
+
+    def offline(self, name: str) -> Device:
+        """The phone of a person, without a network."""
+        path = self._folder / f"{name}-phone.e2emsg"
+        made = Device(self._server, self._names[name], path, "http://127.0.0.1:9")
         self._open.append(made)
         return made
 
