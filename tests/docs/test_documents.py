@@ -60,13 +60,14 @@ DEPLOYMENT = Page.at("docs/deployment.md")
 PERFORMANCE = Page.at("docs/performance.md")
 SCALING = Page.at("docs/scaling.md")
 CRYPTO = Page.at("docs/crypto.md")
+CLIENTS = Page.at("docs/clients.md")
 PAGES = [
     *(README, INTEGRATION, CONFIGURATION, PROTOCOL),
-    *(SECURITY, DEPLOYMENT, PERFORMANCE, SCALING, CRYPTO),
+    *(SECURITY, DEPLOYMENT, PERFORMANCE, SCALING, CRYPTO, CLIENTS),
 ]
 
 LANGUAGES = {"ini", "json", "python", "sh", "sql", "text"}  # SQL is run in tests/store
-COMMANDS = {"flask", "gunicorn", "make", "pip"}
+COMMANDS = {"flask", "gunicorn", "make", "pip", "python"}
 LOG_SECONDS = 10.0
 
 
