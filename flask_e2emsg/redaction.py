@@ -18,6 +18,8 @@ OURS = (
     "flask_e2emsg.auth",
     "flask_e2emsg.background",
     "flask_e2emsg.bus",
+    "flask_e2emsg.client",
+    "flask_e2emsg.client.websockets",
     "flask_e2emsg.committer",
     "flask_e2emsg.cooperation",
     "flask_e2emsg.durability",

@@ -86,7 +86,7 @@ class Client:
             self._sending,
             self._receiving,
             self._news,
-            self._contacts.reconnected,
+            self._contacts,
         )
         self._is_closed = False
         self._connection.start()
@@ -136,8 +136,8 @@ class Client:
     def events(self, timeout: float | None = None) -> Iterator[events.Event]:
         """What happens, in order; ends when nothing does for so many seconds, or after `close`.
 
-        A message counts as handled when the next event is asked for. Until then it is told again
-        after a crash.
+        A message counts as handled when the next event is asked for, which is noted in batches:
+        after a crash the last ones, at most 128, are told once more.
         """
         while not self._is_closed:
             event = self._receiving.next(timeout)
@@ -156,8 +156,7 @@ class Client:
         self._until_ready()
         self._contacts.meet(contact)
         page, reader = self._rest.history(contact, before, limit), Reader(self._me, self._contacts)
-        messages = [reader.read(frame) for frame in page["messages"]]
-        return HistoryPage(messages, page["next"])
+        return HistoryPage([reader.read(frame) for frame in page["messages"]], page["next"])
 
     def mark_read(self, ids: Sequence[str]) -> None:
         """Say that messages were read; lost if there is no connection."""

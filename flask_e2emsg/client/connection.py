@@ -11,7 +11,6 @@ import logging
 import random
 import ssl
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
@@ -22,7 +21,9 @@ from websockets.sync.client import ClientConnection, connect
 from ..protocol.values import Cursor
 from ..redaction import stack_of
 from . import events
-from .errors import ClientError, Refused, Unreachable, WrongUser
+from .contacts import Contacts
+from .errors import ClientError, Garbled, Refused, Unreachable, WrongUser
+from .frames import check_entry
 from .identity import Identity
 from .news import News
 from .position import Position
@@ -56,12 +57,12 @@ class Connection:
         sending: Sending,
         receiving: Receiving,
         news: News,
-        contacts_reconnected: Callable[[], None],
+        contacts: Contacts,
     ) -> None:
         self._url, self._tls, self._tokens = url, tls, tokens
         self._store, self._me, self._sending = store, me, sending
         self._receiving, self._news = receiving, news
-        self._contacts_reconnected = contacts_reconnected
+        self._contacts = contacts
         self._closing = threading.Event()
         self._socket: ClientConnection | None = None
         self._position: Position | None = None
@@ -149,7 +150,7 @@ class Connection:
             self._socket = socket
             if self._closing.is_set():
                 socket.close()
-            self._contacts_reconnected()
+            self._contacts.connected()
             self._receiving.ask_for_held()
             self._sending.connected(self.write)
             while True:
@@ -163,6 +164,7 @@ class Connection:
         finally:
             self._socket = None
             self._sending.disconnected()
+            self._contacts.disconnected()
 
     def _greet(self, hello: Frame) -> None:
         self._store.belongs_to(hello["user_id"])
@@ -191,6 +193,7 @@ class Connection:
         others = [frame for frame in frames if frame["type"] not in ("message", "receipt")]
         if entries:
             for entry in entries:
+                check_entry(entry)
                 self._position.pushed(entry["seq"])
             self._receiving.store(entries, self._epoch, Cursor(self._epoch, self._position.seq))
             self.write({"type": "ack", "seq": self._position.seq})
@@ -252,6 +255,8 @@ def _ended_by(error: ClientError) -> events.Disconnected:
             return events.Disconnected(None, "wrong_user", None)
         case Refused():
             return events.Disconnected(error.status, error.code, error.retry_after or 0.0)
+        case Garbled():
+            return events.Disconnected(None, "garbled", 0.0)
         case Unreachable():
             return events.Disconnected(None, "unreachable", 0.0)
         case _:

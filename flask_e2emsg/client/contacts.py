@@ -24,12 +24,18 @@ class Contacts:
         self, store: Store, rest: Rest, me: Identity, tell: Callable[[events.Event], None]
     ) -> None:
         self._store, self._rest, self._me, self._tell = store, rest, me, tell
+        self._is_online = False
         self._asked: set[str] = set()  # since the connection was made
         self._shown: dict[str, tuple[bytes | None]] = {}  # what the user was told of
 
-    def reconnected(self) -> None:
+    def connected(self) -> None:
         """Ask for everybody's key again before the next message."""
+        self._is_online = True
         self._asked.clear()
+
+    def disconnected(self) -> None:
+        """Go by what is pinned, rather than wait for a server that cannot be reached."""
+        self._is_online = False
 
     def public_keys(self, user_id: str) -> list[bytes]:
         """The keys under which a user's messages open; mine are my own."""
@@ -38,16 +44,14 @@ class Contacts:
         return self._store.pins(user_id)
 
     def key_for_sending(self, contact: str) -> bytes:
-        """The key to seal for; at first contact that of the directory.
+        """The key to seal for, of what is known after a `check`.
 
         Raises:
             NoSuchKey: the contact has none.
             KeyNotAccepted: it is another one than the pinned one.
-            ServerError: nothing is pinned, and the directory does not answer.
         """
         if contact == self._me.user_id:
             return self._me.current().public
-        self.check(contact)
         pins = self._store.pins(contact)
         if not pins:
             raise NoSuchKey(contact)
@@ -56,10 +60,15 @@ class Contacts:
         return pins[0]
 
     def check(self, contact: str) -> None:
-        """Ask the directory once for each connection, and each time while nothing is pinned."""
-        if contact in self._asked or contact == self._me.user_id:
-            return
+        """Ask the directory once for each connection, and each time while nothing is pinned.
+
+        Raises:
+            ServerError: nothing is pinned, and the directory does not answer.
+        """
         is_pinned = bool(self._store.pins(contact))
+        is_needed = contact not in self._asked and (self._is_online or not is_pinned)
+        if not is_needed or contact == self._me.user_id:
+            return
         try:
             self.ask(contact)
         except ServerError:

@@ -9,6 +9,7 @@
     │   ├── UnknownSenderKey    the sender's key is not pinned
     │   └── Forged              it does not authenticate: altered, re-addressed, or sealed by others
     ├── CannotSeal
+    │   ├── NoText              it is no Unicode text
     │   ├── TooLong             it does not fit the largest bucket
     │   └── UnusableKey         a public key that no honest client makes
     ├── CannotSend
@@ -27,6 +28,7 @@
     │   └── WrongUser           the store is another user's
     └── ServerError
         ├── Unreachable         no answer
+        ├── Garbled             an answer that makes no sense
         └── Refused             an answer that says no; the server's code is an attribute
 
 Texts and attributes never hold a private key, a passphrase, a recovery code, a token or cleartext.
@@ -105,6 +107,13 @@ class Forged(CannotOpen):
 
 class CannotSeal(ClientError):
     """Nothing was sealed, so nothing is sent."""
+
+
+class NoText(CannotSeal):
+    """It has surrogates that stand alone, so it has no UTF-8."""
+
+    def __init__(self) -> None:
+        super().__init__("This is no Unicode text.")
 
 
 class TooLong(CannotSeal):
@@ -223,6 +232,13 @@ class Unreachable(ServerError):
 
     def __init__(self) -> None:
         super().__init__("The server cannot be reached.")
+
+
+class Garbled(ServerError):
+    """An answer or a frame that docs/protocol.md does not have."""
+
+    def __init__(self) -> None:
+        super().__init__("The server says something that makes no sense.")
 
 
 class Refused(ServerError):

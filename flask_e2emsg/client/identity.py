@@ -27,19 +27,19 @@ class Identity:
     def __init__(self, store: Store, rest: Rest, tell: Callable[[events.Event], None]) -> None:
         self._store, self._rest, self._tell = store, rest, tell
         self._keys = store.own_keys()
+        self._user_id = store.user_id
         self._stopped: type[CannotSend] | None = None
         self.changed = threading.Event()  # set whenever the keys or what stops them may have
         self.known = threading.Event()  # set once it is known who I am and whether I have a key
-        if self._keys and store.user_id is not None:
+        if self._keys and self._user_id is not None:
             self.known.set()
 
     @property
     def user_id(self) -> str:
         """Raises `NotReady` before the first connection."""
-        user_id = self._store.user_id
-        if user_id is None:
+        if self._user_id is None:
             raise NotReady
-        return user_id
+        return self._user_id
 
     @property
     def keys(self) -> list[IdentityKey]:
@@ -59,7 +59,7 @@ class Identity:
         """
         if self._stopped is not None:
             raise self._stopped
-        if not self._keys or self._store.user_id is None:
+        if not self._keys or self._user_id is None:
             raise NotReady
         return self._keys[0]
 
@@ -70,8 +70,7 @@ class Identity:
 
     def prepare(self) -> None:
         """Ask who I am and what the directory has for me; the first time, make a key."""
-        user_id = self._rest.user_id()
-        self._store.belongs_to(user_id)
+        user_id = self._learn_user_id()
         published = self._rest.published_key(user_id)
         if published is None:
             if not self._keys:
@@ -79,6 +78,12 @@ class Identity:
             self._rest.publish_key(self._keys[0].public)
             published = self._keys[0].public
         self.published_is(published)
+
+    def _learn_user_id(self) -> str:
+        user_id = self._rest.user_id()
+        self._store.belongs_to(user_id)
+        self._user_id = user_id
+        return user_id
 
     def published_is(self, public_key: bytes | None) -> None:
         """Compare what the directory has for me with what I have."""
@@ -131,7 +136,7 @@ class Identity:
         Raises:
             CannotRestore: there is no backup, or the code is not the one.
         """
-        self._store.belongs_to(self._rest.user_id())
+        self._learn_user_id()
         blob, _ = self._rest.backup()
         key = open_backup(blob, self.user_id, code)
         if not self._keys or self._keys[0].public != key.public:

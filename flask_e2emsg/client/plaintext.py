@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import BadRequest
 from ..protocol.values import check_uuid, decode_binary, encode_binary
-from .errors import Malformed, TooLong
+from .errors import Malformed, NoText, TooLong
 
 BUCKETS = tuple(256 << doubling for doubling in range(9))  # 256 to 65,536 bytes
 HASH_LENGTH = 32
@@ -43,8 +43,15 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(plaintext: Plaintext) -> bytes:
-    """The JSON, not yet padded."""
-    return _encoder.encode(plaintext)
+    """The JSON, not yet padded.
+
+    Raises:
+        NoText: the body has no UTF-8.
+    """
+    try:
+        return _encoder.encode(plaintext)
+    except UnicodeError:
+        raise NoText from None
 
 
 def decode(text: bytes) -> Plaintext:

@@ -1,7 +1,7 @@
 """From the socket to the application: stored as it came, acknowledged, opened when it is asked for.
 
 Guarantees: an entry is on the disk before it is acknowledged; each message is told once, in the
-order of the mailbox, and again only if the process dies while it is being handled.
+order of the mailbox; the last ones, at most a page, again if the process dies meanwhile.
 """
 
 from __future__ import annotations

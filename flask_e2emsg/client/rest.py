@@ -18,7 +18,8 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_ope
 
 from ..errors import BadRequest
 from ..protocol.values import decode_binary, encode_binary
-from .errors import NoBackup, Refused, Unreachable
+from .errors import Garbled, NoBackup, Refused, Unreachable
+from .frames import check_page
 
 TIMEOUT_SECONDS = 20.0
 Json = dict[str, Any]
@@ -63,7 +64,7 @@ class Rest:
         tokens: where access tokens come from.
         tls: for `https`; None takes the system's authorities.
 
-    Every call raises `Unreachable` or `Refused`.
+    Every call raises `Unreachable`, `Garbled` or `Refused`.
     """
 
     def __init__(self, url: str, tokens: Tokens, tls: ssl.SSLContext | None) -> None:
@@ -92,7 +93,8 @@ class Rest:
     def history(self, contact: str, before: int | None, limit: int) -> Json:
         """A page, newest first."""
         query = {"limit": limit} if before is None else {"limit": limit, "before": before}
-        return self.call("GET", f"/messages/{_segment(contact)}?{urlencode(query)}")
+        page = self.call("GET", f"/messages/{_segment(contact)}?{urlencode(query)}")
+        return check_page(page)
 
     def backup(self) -> tuple[bytes, int]:
         """The blob and its version.
@@ -139,16 +141,18 @@ class Rest:
         except HTTPError as error:
             with error:
                 _refuse(error)
-        except (OSError, http.client.HTTPException, ValueError):
+        except (OSError, http.client.HTTPException):
             # What the library says may quote the request.
             raise Unreachable from None
+        except ValueError:
+            raise Garbled from None
 
     @staticmethod
     def _binary(text: str) -> bytes:
         try:
             return decode_binary(text, "answer")
         except BadRequest:
-            raise Unreachable from None
+            raise Garbled from None
 
 
 def _segment(text: str) -> str:

@@ -75,7 +75,7 @@ class Sending:
             ServerError: it takes the server to seal, and it does not answer.
         """
         self._me.current()
-        self._contacts.key_for_sending(draft.recipient)
+        self._contacts.check(draft.recipient)
         self._find_my_place(draft.recipient)
         with self._lock:
             public_key = self._contacts.key_for_sending(draft.recipient)
@@ -214,10 +214,7 @@ class Sending:
         elif code == "stale_key":
             self._stale(item, error["key"])
         else:
-            wait = float(retry_after or RETRY_SECONDS)
-            with self._lock:
-                self._due[item.recipient] = time.monotonic() + wait
-            self._tell(events.Refused(item.id, item.recipient, code, False, wait))
+            self._put_off(item, code, float(retry_after or RETRY_SECONDS))
 
     def _give_up(self, item: Outgoing, code: str) -> None:
         with self._lock, self._store.database.transaction():
@@ -225,6 +222,11 @@ class Sending:
             self._reseal(item.recipient)
         self._tell(events.Refused(item.id, item.recipient, code, True))
         self.kick(item.recipient)
+
+    def _put_off(self, item: Outgoing, code: str, seconds: float) -> None:
+        with self._lock:
+            self._due[item.recipient] = time.monotonic() + seconds
+        self._tell(events.Refused(item.id, item.recipient, code, False, seconds))
 
     def _stale(self, item: Outgoing, key: Frame) -> None:
         """The server names the key that counts: mine, or the recipient's."""
@@ -237,8 +239,8 @@ class Sending:
         if not self._me.may_send or self._contacts.is_stopped(item.recipient):
             return
         if _is_sealed_for(item, self._contacts.public_keys(item.recipient)[0]):
-            with self._lock:  # both agree and the server does not: it may know better later
-                self._due[item.recipient] = time.monotonic() + RETRY_SECONDS
+            # All agree but the server, which may know better later.
+            self._put_off(item, "stale_key", RETRY_SECONDS)
             return
         self.reseal([item.recipient])
 

@@ -77,7 +77,7 @@ class Desk:
 
     def connect(self) -> None:
         """A connection is made."""
-        self.contacts.reconnected()
+        self.contacts.connected()
         self.sending.connected(self.out.append)
 
     def write(self, body: str, to: str = "bob") -> str:

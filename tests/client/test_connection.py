@@ -301,3 +301,28 @@ def test_closing_says_goodbye(server: Server, start: Callable[[], Alice]) -> Non
     finish(peer)
     closing.join()
     assert list(alice.client.events()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": None},
+        {"created_at": "yesterday"},
+        {"conversation_id": 7},
+        {"sender": ["bob"]},
+        {"seq": "1"},
+    ],
+)
+def test_an_entry_that_makes_no_sense_is_kept_nowhere(
+    server: Server, start: Callable[[], Alice], change: Frame
+) -> None:
+    alice = start()
+    peer = server.next()
+    peer.send({**entry(alice, 1), **change})
+    assert alice.until(events.Disconnected).reason == "garbled"
+    assert alice.client._store.entries.waiting(1) == []
+    finish(peer)
+    again = server.next()
+    again.send(entry(alice, 1))
+    assert alice.until(events.Message).position == 1
+    finish(again)

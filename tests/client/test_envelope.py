@@ -13,6 +13,7 @@ from flask_e2emsg.client.errors import (
     CannotOpen,
     Forged,
     Malformed,
+    NoText,
     NotForMe,
     TooLong,
     UnknownSenderKey,
@@ -21,7 +22,7 @@ from flask_e2emsg.client.errors import (
     WrongMessageId,
 )
 from flask_e2emsg.client.keys import IdentityKey
-from flask_e2emsg.client.plaintext import BUCKETS, decode, pad
+from flask_e2emsg.client.plaintext import BUCKETS, Plaintext, decode, encode, pad
 
 TEXT = b'{"type":"text","sent_at":1,"n":1,"prev":null,"body":"canary-in-a-body"}'
 ALICE, BOB, CAROL = (IdentityKey.generate() for _ in range(3))
@@ -157,6 +158,13 @@ def test_what_fits_no_bucket_is_not_sealed() -> None:
     assert len(pad(b"x" * 65535)) == BUCKETS[-1]
     with pytest.raises(TooLong):
         seal(b"x" * 65536, ADDRESS, ALICE, [BOB.public])
+
+
+def test_what_is_no_text_is_not_sealed() -> None:
+    body = decode(TEXT).body or ""
+    with pytest.raises(NoText) as refused:
+        encode(Plaintext("text", 1, 1, None, body + "\ud800"))
+    assert "canary" not in "".join(traceback.format_exception(refused.value))
 
 
 @pytest.mark.parametrize("key", [bytes(32), b"\1" + bytes(31), bytes(31), b"\xff" * 33])

@@ -131,7 +131,7 @@ def test_a_contact_without_a_key_any_more_stops(desk: Desk) -> None:
     desk.rest.keys.pop("bob")
     desk.stale(message_id, "bob", None)
     assert desk.told[-1] == events.KeyChanged("bob", None)
-    desk.contacts.reconnected()
+    desk.contacts.connected()
     with pytest.raises(NoSuchKey):
         desk.contacts.accept("bob", None)
     assert desk.sent() == [message_id]
