@@ -22,7 +22,7 @@ from ..protocol.values import Cursor
 from ..redaction import stack_of
 from . import events
 from .contacts import Contacts
-from .errors import ClientError, Garbled, Refused, Unreachable, WrongUser
+from .errors import ClientError, Garbled, NoToken, Refused, Unreachable, WrongUser
 from .frames import check_entry
 from .identity import Identity
 from .news import News
@@ -102,7 +102,7 @@ class Connection:
         while not self._closing.is_set():
             try:
                 ended = self._connect_once()
-            except (WrongUser, ClientError) as error:
+            except ClientError as error:
                 ended = _ended_by(error)
             except Exception as error:
                 # The text of a foreign exception may quote a token or a message.
@@ -255,6 +255,8 @@ def _ended_by(error: ClientError) -> events.Disconnected:
             return events.Disconnected(None, "wrong_user", None)
         case Refused():
             return events.Disconnected(error.status, error.code, error.retry_after or 0.0)
+        case NoToken():
+            return events.Disconnected(None, "no_token", 0.0)
         case Garbled():
             return events.Disconnected(None, "garbled", 0.0)
         case Unreachable():

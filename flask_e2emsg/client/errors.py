@@ -9,6 +9,7 @@
     │   ├── UnknownSenderKey    the sender's key is not pinned
     │   └── Forged              it does not authenticate: altered, re-addressed, or sealed by others
     ├── CannotSeal
+    │   ├── Incomplete          a message of this type needs a body, a target, or both
     │   ├── NoText              it is no Unicode text
     │   ├── TooLong             it does not fit the largest bucket
     │   └── UnusableKey         a public key that no honest client makes
@@ -27,6 +28,7 @@
     │   ├── StoreInUse          another process has it open
     │   └── WrongUser           the store is another user's
     └── ServerError
+        ├── NoToken             the application's callable gave no access token
         ├── Unreachable         no answer
         ├── Garbled             an answer that makes no sense
         └── Refused             an answer that says no; the server's code is an attribute
@@ -107,6 +109,14 @@ class Forged(CannotOpen):
 
 class CannotSeal(ClientError):
     """Nothing was sealed, so nothing is sent."""
+
+
+class Incomplete(CannotSeal):
+    """What a `reply`, `edit`, `delete` or `reaction` is about, or its text, is missing."""
+
+    def __init__(self, type: str) -> None:
+        self.type = type
+        super().__init__(f"A message of type {type!r} needs a body, the id of a target, or both.")
 
 
 class NoText(CannotSeal):
@@ -232,6 +242,13 @@ class Unreachable(ServerError):
 
     def __init__(self) -> None:
         super().__init__("The server cannot be reached.")
+
+
+class NoToken(ServerError):
+    """The application's callable gave no access token; its own exception is the cause."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no access token.")
 
 
 class Garbled(ServerError):

@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import BadRequest
 from ..protocol.values import check_uuid, decode_binary, encode_binary
-from .errors import Malformed, NoText, TooLong
+from .errors import Incomplete, Malformed, NoText, TooLong
 
 BUCKETS = tuple(256 << doubling for doubling in range(9))  # 256 to 65,536 bytes
 HASH_LENGTH = 32
@@ -46,12 +46,17 @@ def encode(plaintext: Plaintext) -> bytes:
     """The JSON, not yet padded.
 
     Raises:
+        Incomplete: a recipient would refuse it.
         NoText: the body has no UTF-8.
     """
     try:
-        return _encoder.encode(plaintext)
+        encoded = _encoder.encode(plaintext)
+        _check(plaintext)
     except UnicodeError:
         raise NoText from None
+    except (ValueError, BadRequest):
+        raise Incomplete(plaintext.type) from None
+    return encoded
 
 
 def decode(text: bytes) -> Plaintext:

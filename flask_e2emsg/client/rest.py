@@ -18,7 +18,7 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_ope
 
 from ..errors import BadRequest
 from ..protocol.values import decode_binary, encode_binary
-from .errors import Garbled, NoBackup, Refused, Unreachable
+from .errors import Garbled, NoBackup, NoToken, Refused, Unreachable
 from .frames import check_page
 
 TIMEOUT_SECONDS = 20.0
@@ -34,10 +34,17 @@ class Tokens:
         self._token: str | None = None
 
     def current(self) -> str:
-        """The one that was given last."""
+        """The one that was given last.
+
+        Raises:
+            NoToken: the application's callable failed.
+        """
         with self._lock:
             if self._token is None:
-                self._token = self._ask()
+                try:
+                    self._token = self._ask()
+                except Exception as error:
+                    raise NoToken from error
             return self._token
 
     def fresh(self) -> str:
@@ -64,7 +71,7 @@ class Rest:
         tokens: where access tokens come from.
         tls: for `https`; None takes the system's authorities.
 
-    Every call raises `Unreachable`, `Garbled` or `Refused`.
+    Every call raises `NoToken`, `Unreachable`, `Garbled` or `Refused`.
     """
 
     def __init__(self, url: str, tokens: Tokens, tls: ssl.SSLContext | None) -> None:

@@ -211,7 +211,7 @@ class Sending:
             self._unanswered.pop(item.recipient, None)
         if code in FINAL:
             self._give_up(item, code)
-        elif code == "stale_key":
+        elif code == "stale_key" and isinstance(error.get("key"), dict):
             self._stale(item, error["key"])
         else:
             self._put_off(item, code, float(retry_after or RETRY_SECONDS))

@@ -234,6 +234,24 @@ def test_a_token_that_ends_is_refreshed(server: Server, start: Callable[[], Alic
     finish(peer)
 
 
+def test_without_a_token_it_tries_again_later(server: Server, start: Callable[[], Alice]) -> None:
+    alice = start()
+    peer, failures = server.next(), ["no"]
+    ask = alice.token
+
+    def sometimes() -> str:
+        if failures:
+            raise OSError(failures.pop())
+        return ask()
+
+    alice.client._connection._tokens._ask = sometimes
+    peer.close(4401)
+    reasons = {alice.until(events.Disconnected).reason for _ in range(2)}
+    assert "no_token" in reasons
+    assert not failures
+    finish(server.next())
+
+
 def test_4401_asks_for_a_new_token(server: Server, start: Callable[[], Alice]) -> None:
     start()
     server.next().close(4401)

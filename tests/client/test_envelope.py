@@ -12,6 +12,7 @@ from flask_e2emsg.client.envelope import Address, open_envelope, parse, seal
 from flask_e2emsg.client.errors import (
     CannotOpen,
     Forged,
+    Incomplete,
     Malformed,
     NoText,
     NotForMe,
@@ -158,6 +159,17 @@ def test_what_fits_no_bucket_is_not_sealed() -> None:
     assert len(pad(b"x" * 65535)) == BUCKETS[-1]
     with pytest.raises(TooLong):
         seal(b"x" * 65536, ADDRESS, ALICE, [BOB.public])
+
+
+@pytest.mark.parametrize(
+    ("type", "body", "target"),
+    [("text", None, None), ("reply", "text", None), ("delete", None, "7"), ("edit", None, None)],
+)
+def test_what_a_recipient_would_refuse_is_not_sealed(
+    type: str, body: str | None, target: str | None
+) -> None:
+    with pytest.raises(Incomplete):
+        encode(Plaintext(type, 1, 1, None, body, target))
 
 
 def test_what_is_no_text_is_not_sealed() -> None:
