@@ -11,7 +11,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
@@ -23,6 +23,7 @@ from .frames import check_page
 
 TIMEOUT_SECONDS = 20.0
 Json = dict[str, Any]
+Kind = TypeVar("Kind")
 
 
 class Tokens:
@@ -81,7 +82,7 @@ class Rest:
 
     def user_id(self) -> str:
         """Whose the token is."""
-        return str(self.call("GET", "/session")["user_id"])
+        return _member(self.call("GET", "/session"), "user_id", str)
 
     def published_key(self, user_id: str) -> bytes | None:
         """A user's public key in the directory."""
@@ -91,7 +92,7 @@ class Rest:
             if refused.status == 404:
                 return None
             raise
-        return self._binary(answer["public_key"])
+        return _binary(answer, "public_key")
 
     def publish_key(self, public_key: bytes) -> None:
         """Put mine into the directory."""
@@ -115,7 +116,7 @@ class Rest:
             if refused.status == 404:
                 raise NoBackup from None
             raise
-        return self._binary(answer["blob"]), int(answer["version"])
+        return _binary(answer, "blob"), _member(answer, "version", int)
 
     def put_backup(self, blob: bytes, version: int) -> None:
         """Replace the one of this version; 0 when there never was one."""
@@ -154,12 +155,19 @@ class Rest:
         except ValueError:
             raise Garbled from None
 
-    @staticmethod
-    def _binary(text: str) -> bytes:
-        try:
-            return decode_binary(text, "answer")
-        except BadRequest:
-            raise Garbled from None
+
+def _member(answer: Any, name: str, kind: type[Kind]) -> Kind:
+    value = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(value, kind):
+        raise Garbled
+    return value
+
+
+def _binary(answer: Any, name: str) -> bytes:
+    try:
+        return decode_binary(_member(answer, name, str), name)
+    except BadRequest:
+        raise Garbled from None
 
 
 def _segment(text: str) -> str:
