@@ -36,12 +36,14 @@ from .store import Store
 PREFIX = "/api"
 READY_SECONDS = 15.0
 
+Messages = Sequence[events.Message | events.Unreadable]
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
     """A page of what was written with a contact, newest first."""
 
-    messages: Sequence[events.Message | events.Unreadable] = field(repr=False)
+    messages: Messages = field(repr=False)
     next: int | None  # give it as `before`; None: this was the oldest page
 
 
@@ -157,6 +159,16 @@ class Client:
         self._contacts.meet(contact)
         page, reader = self._rest.history(contact, before, limit), Reader(self._me, self._contacts)
         return HistoryPage([reader.read(frame) for frame in page["messages"]], page["next"])
+
+    def kept(self, contact: str, limit: int = 50) -> Messages:
+        """The newest messages with a contact that this store has, newest first, without a server.
+
+        Args:
+            contact: the other user.
+            limit: how many at most.
+        """
+        reader = Reader(self._me, self._contacts)
+        return [reader.read(frame) for frame in self._store.entries.of(contact, limit)]
 
     def mark_read(self, ids: Sequence[str]) -> None:
         """Say that messages were read; lost if there is no connection."""

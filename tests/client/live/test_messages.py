@@ -179,6 +179,17 @@ def test_history_has_both_sides_and_their_times(alice: Device, bob: Device) -> N
     assert question.delivered_at is not None
 
 
+def test_what_the_store_has_is_read_without_a_server(
+    devices: Devices, alice: Device, bob: Device
+) -> None:
+    alice.write(bob, "question")
+    bob.write(alice, "answer")
+    alice.until(events.Message)
+    alice.client.close()
+    kept = devices.offline("alice").client.kept(bob.user_id)
+    assert [one.body for one in kept if isinstance(one, events.Message)] == ["answer", "question"]
+
+
 def test_history_comes_in_pages(alice: Device, bob: Device) -> None:
     for number in range(7):
         alice.client.send(bob.user_id, str(number))
