@@ -9,7 +9,7 @@
 
 import { concat, integer, label, lp, same, toBase64url, toHex, uuidBytes } from "./bytes.js";
 import { Unreadable } from "./errors.js";
-import { ENC_BYTES, TAG_BYTES, openAuth, sealAuth } from "./hpke.js";
+import { ENC_BYTES, TAG_BYTES, ephemeralPair, openAuth, sealAuth } from "./hpke.js";
 import { KEY_BYTES, KID_BYTES, kidOf } from "./keys.js";
 import { decode, encode } from "./plaintext.js";
 
@@ -54,6 +54,15 @@ const WRAP_BYTES = KID_BYTES + ENC_BYTES + SEALED_KEY_BYTES;
 const NONCE_BYTES = 12;
 
 /**
+ * What must be fresh and random for every envelope.
+ *
+ * @typedef {object} Randomness
+ * @property {Bytes} contentKey
+ * @property {Bytes} nonce
+ * @property {CryptoKeyPair[]} ephemerals one for each wrap
+ */
+
+/**
  * Seal for the recipient and for the sender, who reads it in the history.
  *
  * @param {Identity} sender
@@ -63,28 +72,43 @@ const NONCE_BYTES = 12;
  * @returns {Promise<Bytes>}
  */
 export async function seal(sender, recipientKey, address, plaintext) {
-  const padded = encode(plaintext);
+  const random = {
+    contentKey: crypto.getRandomValues(new Uint8Array(KEY_BYTES)),
+    nonce: crypto.getRandomValues(new Uint8Array(NONCE_BYTES)),
+    ephemerals: await Promise.all([ephemeralPair(), ephemeralPair()]),
+  };
+  return sealWith(random, sender, recipientKey, address, encode(plaintext));
+}
+
+/**
+ * `seal` for given randomness and padded bytes, for known answers.
+ *
+ * @param {Randomness} random
+ * @param {Identity} sender
+ * @param {Bytes} recipientKey
+ * @param {Address} address
+ * @param {Bytes} padded
+ * @returns {Promise<Bytes>}
+ */
+export async function sealWith(random, sender, recipientKey, address, padded) {
+  const { contentKey, nonce, ephemerals } = random;
   const context = contextOf(address, sender.kid);
-  const contentKey = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
-  const nonce = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
   const key = await importContentKey(contentKey, "encrypt");
   const gcm = { name: "AES-GCM", iv: nonce, additionalData: context };
   const body = concat(nonce, new Uint8Array(await crypto.subtle.encrypt(gcm, key, padded)));
   const aad = await sha256(body);
-  const readers = same(recipientKey, sender.publicKey)
-    ? [sender.publicKey]
-    : [recipientKey, sender.publicKey];
+  const isForMyself = same(recipientKey, sender.publicKey);
+  const readers = isForMyself ? [recipientKey] : [recipientKey, sender.publicKey];
   const wraps = await Promise.all(
-    readers.map((reader) => wrapFor(reader, sender, context, aad, contentKey)),
+    readers.map(async (reader, at) => {
+      const sealed = await sealAuth(ephemerals[at], sender, reader, context, aad, contentKey);
+      return concat(fromHex(await kidOf(reader)), sealed.enc, sealed.ciphertext);
+    }),
   );
   contentKey.fill(0);
-  const head = concat(
-    Uint8Array.of(VERSION, SUITE),
-    uuidBytes(address.id),
-    fromHex(sender.kid),
-    integer(wraps.length, 1),
-  );
-  return concat(head, ...wraps, body);
+  const suite = Uint8Array.of(VERSION, SUITE);
+  const head = concat(suite, uuidBytes(address.id), fromHex(sender.kid));
+  return concat(head, integer(wraps.length, 1), ...wraps, body);
 }
 
 /**
@@ -155,18 +179,6 @@ export function contextOf(address, senderKid) {
     lp(address.recipient),
     lp(address.conversation_id ?? ""),
   );
-}
-
-/**
- * @param {Bytes} reader
- * @param {Identity} sender
- * @param {Bytes} context
- * @param {Bytes} aad
- * @param {Bytes} contentKey
- */
-async function wrapFor(reader, sender, context, aad, contentKey) {
-  const { enc, ciphertext } = await sealAuth(sender, reader, context, aad, contentKey);
-  return concat(fromHex(await kidOf(reader)), enc, ciphertext);
 }
 
 /**

@@ -26,8 +26,19 @@ const HPKE_SUITE = concat(utf8("HPKE"), integer(0x0020, 2), integer(0x0001, 2), 
 const NO_SALT = new Uint8Array(HASH_BYTES);
 
 /**
+ * A fresh key pair for one `sealAuth`. It must never be used for another.
+ *
+ * @returns {Promise<CryptoKeyPair>}
+ */
+export async function ephemeralPair() {
+  const made = await crypto.subtle.generateKey({ name: "X25519" }, false, ["deriveBits"]);
+  return /** @type {CryptoKeyPair} */ (made);
+}
+
+/**
  * Seal for a reader, as a sender whom the reader can tell.
  *
+ * @param {CryptoKeyPair} ephemeral
  * @param {Identity} sender
  * @param {Bytes} reader public key
  * @param {Bytes} info
@@ -35,22 +46,7 @@ const NO_SALT = new Uint8Array(HASH_BYTES);
  * @param {Bytes} plaintext
  * @returns {Promise<{enc: Bytes, ciphertext: Bytes}>} the tag is last in `ciphertext`
  */
-export async function sealAuth(sender, reader, info, aad, plaintext) {
-  const made = await crypto.subtle.generateKey({ name: "X25519" }, true, ["deriveBits"]);
-  return sealAuthWith(/** @type {CryptoKeyPair} */ (made), sender, reader, info, aad, plaintext);
-}
-
-/**
- * `sealAuth` with a given ephemeral key pair, for known answers. A pair must never be used twice.
- *
- * @param {CryptoKeyPair} ephemeral
- * @param {Identity} sender
- * @param {Bytes} reader
- * @param {Bytes} info
- * @param {Bytes} aad
- * @param {Bytes} plaintext
- */
-export async function sealAuthWith(ephemeral, sender, reader, info, aad, plaintext) {
+export async function sealAuth(ephemeral, sender, reader, info, aad, plaintext) {
   const readerKey = await importPublic(reader);
   const [enc, fresh, lasting] = await Promise.all([
     crypto.subtle.exportKey("raw", ephemeral.publicKey).then((raw) => new Uint8Array(raw)),
@@ -119,10 +115,7 @@ async function sharedSecret(fresh, lasting, context) {
  * @param {"encrypt" | "decrypt"} usage
  */
 async function schedule(secret, info, usage) {
-  const [pskIdHash, infoHash] = await Promise.all([
-    extract("psk_id_hash", NOTHING),
-    extract("info_hash", info),
-  ]);
+  const [pskIdHash, infoHash] = await Promise.all([noPskIdHash(), extract("info_hash", info)]);
   const context = concat(MODE_AUTH, pskIdHash, infoHash);
   const ikm = concat(VERSION, HPKE_SUITE, utf8("secret"));
   const source = await crypto.subtle.importKey("raw", ikm, "HKDF", false, ["deriveBits"]);
@@ -132,6 +125,13 @@ async function schedule(secret, info, usage) {
   ]);
   const key = await crypto.subtle.importKey("raw", keyBytes, "AES-GCM", false, [usage]);
   return { key, iv: new Uint8Array(nonce) };
+}
+
+/** @type {Promise<Bytes> | undefined} */
+let cachedPskIdHash;
+
+function noPskIdHash() {
+  return (cachedPskIdHash ??= extract("psk_id_hash", NOTHING));
 }
 
 /**

@@ -3,9 +3,9 @@ import { test } from "node:test";
 
 import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from "@hpke/core";
 
-import { openAuth, sealAuth } from "../../flask_e2emsg/static/hpke.js";
-import { create } from "../../flask_e2emsg/static/keys.js";
-import { person } from "./sources.js";
+import { ephemeralPair, openAuth, sealAuth } from "../../flask_e2emsg/static/hpke.js";
+import { create, fromPrivateBytes } from "../../flask_e2emsg/static/keys.js";
+import { fromHex, pairOf, person, vectors } from "./sources.js";
 
 const suite = new CipherSuite({
   kem: new DhkemX25519HkdfSha256(),
@@ -24,7 +24,14 @@ async function theirs() {
 
 test("@hpke/core opens what we seal", async () => {
   const [alice, bob] = [await person("alice"), await theirs()];
-  const { enc, ciphertext } = await sealAuth(alice, bob.identity.publicKey, info, aad, words);
+  const { enc, ciphertext } = await sealAuth(
+    await ephemeralPair(),
+    alice,
+    bob.identity.publicKey,
+    info,
+    aad,
+    words,
+  );
   const senderPublicKey = await suite.kem.importKey("raw", alice.publicKey.buffer, true);
   const recipientKey = bob.pair.privateKey;
   const opened = await suite.open({ recipientKey, senderPublicKey, enc, info }, ciphertext, aad);
@@ -48,4 +55,17 @@ test("a private key in use cannot be exported", async () => {
   const { privateKey } = await person("alice");
   assert.equal(privateKey.extractable, false);
   await assert.rejects(crypto.subtle.exportKey("pkcs8", privateKey));
+});
+
+test("the vector of RFC 9180 comes out, and opens", async () => {
+  const [rfc] = await vectors("hpke");
+  const [ephemeral, sender] = [await pairOf(rfc.skEm), await fromPrivateBytes(fromHex(rfc.skSm))];
+  const reader = await fromPrivateBytes(fromHex(rfc.skRm));
+  assert.deepEqual(reader.publicKey, fromHex(rfc.pkRm));
+  const [{ aad, ct, pt }] = rfc.encryptions;
+  const inputs = [rfc.info, aad].map(fromHex);
+  const sealed = await sealAuth(ephemeral, sender, reader.publicKey, ...inputs, fromHex(pt));
+  assert.deepEqual(sealed, { enc: fromHex(rfc.enc), ciphertext: fromHex(ct) });
+  const opened = await openAuth(reader, sender.publicKey, ...inputs, sealed.enc, fromHex(ct));
+  assert.deepEqual(opened, fromHex(pt));
 });

@@ -23,3 +23,14 @@ export async function person(userId) {
 export function known(...people) {
   return new Map(people.map(({ kid, publicKey }) => [kid, publicKey]));
 }
+
+/** Bytes of hexadecimal digits. */
+export function fromHex(digits) {
+  return new Uint8Array(Buffer.from(digits, "hex"));
+}
+
+/** The key pair of a private key in hexadecimal digits, as an ephemeral one. */
+export async function pairOf(digits) {
+  const { privateKey, publicKey } = await keys.fromPrivateBytes(fromHex(digits));
+  return { privateKey, publicKey: await keys.importPublic(publicKey) };
+}
