@@ -30,6 +30,14 @@ export function judge(chain, { n, prev }) {
 }
 
 /**
+ * @param {Chain["name"]} name
+ * @returns {Chain} before its first envelope
+ */
+export function chainAtStart(name) {
+  return { name, n: 0, hash: null };
+}
+
+/**
  * @param {Chain} chain
  * @param {number} n
  * @param {string} hash

@@ -12,7 +12,7 @@ const VERSION = 1;
  * @returns {Promise<IDBDatabase>}
  */
 export async function openDatabase(name) {
-  if (!globalThis.indexedDB) throw new Unsupported("This browser has no IndexedDB to keep keys in.");
+  if (!globalThis.indexedDB) throw new Unsupported("There is no IndexedDB here to keep keys in.");
   const request = indexedDB.open(name, VERSION);
   request.onupgradeneeded = () => create(request.result);
   const database = await got(request);

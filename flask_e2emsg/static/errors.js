@@ -2,12 +2,12 @@
  * What goes wrong, as one tree: everything here is an `E2EError`, with a `code` for programs and a
  * text that says what to do. Neither has cleartext, keys or tokens in it.
  *
- *     E2EError
+ *     E2EError           also itself: "too_long", "backup_exists", "other_user"
  *     ├── Unsupported    this browser or page cannot do it (`code` "unsupported")
  *     ├── Unreadable     an envelope that does not open; `code` says at which check
- *     ├── Refused        the server's answer; `code`, `status`, `retryAfter`, and facts in `body`
+ *     ├── Refused        the server's answer: `code`, `status`, `retryAfter`, all of its `body`
  *     ├── Offline        there was no answer ("offline")
- *     ├── NoKey          someone has no key, or mine is not here ("no_key", "own_key_missing")
+ *     ├── NoKey          someone has no key ("no_key"), or mine is not here ("own_key_missing")
  *     └── BadCode        a recovery code with a mistake, or of another backup ("bad_code")
  */
 

@@ -21,9 +21,8 @@ import { Unsupported } from "./errors.js";
 export const KEY_BYTES = 32;
 export const KID_BYTES = 8;
 
-const PKCS8_PREFIX = Uint8Array.of(
-  ...[0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x6e, 0x04, 0x22, 0x04, 0x20],
-);
+// What stands before the 32 bytes in PKCS #8 (RFC 8410, 7).
+const PKCS8_PREFIX = fromBase64url("MC4CAQAwBQYDK2VuBCIEIA");
 
 /**
  * The hint by which an envelope names a key.

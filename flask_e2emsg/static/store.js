@@ -186,7 +186,7 @@ export class Store {
     const found = await this.#read(["inbox"], (tx) =>
       got(tx.objectStore("inbox").index("status").getAll(status)),
     );
-    return found.sort((/** @type {Stored} */ one, /** @type {Stored} */ other) => one.seq - other.seq);
+    return /** @type {Stored[]} */ (found).sort((one, other) => one.seq - other.seq);
   }
 
   /**
@@ -272,16 +272,17 @@ export class Store {
    * The server has it: it moves from the outbox to the inbox, and its chain goes on.
    *
    * @param {Outgoing} message
-   * @param {Chain} chain
+   * @param {Chain} chain for when none is stored yet
    * @param {Stored} kept
+   * @returns {Promise<boolean>} whether that was news
    */
   accepted(message, chain, kept) {
     return this.#write(["outbox", "chains", "seen", "inbox"], async (tx) => {
-      await drop(tx.objectStore("outbox"), message.id);
+      if (!(await drop(tx.objectStore("outbox"), message.id))) return false;
       await advance(tx, chain, message.n, message.hash);
-      if (await got(tx.objectStore("seen").getKey(kept.id))) return;
       tx.objectStore("seen").put({ id: kept.id });
       tx.objectStore("inbox").put(kept);
+      return true;
     });
   }
 
