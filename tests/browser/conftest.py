@@ -1,0 +1,76 @@
+"""A real Chromium, and a real gunicorn that serves the client's modules and the API."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.acceptance.conftest import JWT_SECRET_KEY
+from tests.browser.tabs import Devices, Tab
+from tests.servers import GunicornServer, run_once
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+ARGUMENTS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the server's database."""
+    return tmp_path_factory.mktemp("browser") / "database.sqlite"
+
+
+@pytest.fixture(scope="session")
+def server(database: Path) -> Iterator[GunicornServer]:
+    """One gevent worker that checks envelopes."""
+    env = {
+        "DATABASE_URL": f"sqlite:///{database}",
+        "JWT_SECRET_KEY": JWT_SECRET_KEY,
+        "E2EMSG_CHECK_ENVELOPES": "true",
+    }
+    run_once("tests.acceptance.host", "create", env=env)
+    log_path = database.with_name("server.log")
+    app = "tests.browser.host:create_app()"
+    with GunicornServer(app, env=env, log_path=log_path) as running:
+        yield running
+
+
+@pytest.fixture
+def devices(browser: Browser, server: GunicornServer) -> Iterator[Devices]:
+    with Devices(browser, server) as made:
+        yield made
+
+
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def alice(devices: Devices) -> Tab:
+    """A user of this test only, her client open."""
+    return opened(devices, "alice")
+
+
+@pytest.fixture
+def bob(devices: Devices) -> Tab:
+    return opened(devices, "bob")
+
+
+def opened(devices: Devices, name: str) -> Tab:
+    tab = devices.new(f"{name}-{next(NUMBERS)}")
+    assert tab.start() == "ready"
+    return tab
