@@ -81,6 +81,7 @@ function create(database) {
   const inbox = database.createObjectStore("inbox", { keyPath: "id" });
   inbox.createIndex("contact", ["contact", "epoch", "seq"]);
   inbox.createIndex("status", "status");
+  inbox.createIndex("expiry", "expires_at"); // those without one are not in it
   const outbox = database.createObjectStore("outbox", { keyPath: "order", autoIncrement: true });
   outbox.createIndex("id", "id", { unique: true });
   outbox.createIndex("to", ["to", "order"]);

@@ -12,12 +12,12 @@
  */
 
 import { Chains } from "./chains.js";
-import { Connection } from "./connection.js";
 import { Contacts } from "./contacts.js";
-import { E2EError, Offline, Unsupported } from "./errors.js";
+import { E2EError, Offline, Refused, Unsupported } from "./errors.js";
 import { Identity } from "./identity.js";
 import { Inbox } from "./inbox.js";
 import { checkSupport } from "./keys.js";
+import { Leader } from "./leader.js";
 import { Opening, sealedOf } from "./opening.js";
 import { Outbox } from "./outbox.js";
 import { Rest, query, segment } from "./rest.js";
@@ -32,7 +32,6 @@ export { BadCode, E2EError, NoKey, Offline, Refused, Unreadable, Unsupported } f
 /** @typedef {import("./opening.js").Sealed} Sealed */
 /** @typedef {import("./outbox.js").SendOptions} SendOptions */
 /** @typedef {import("./rest.js").TokenSource} TokenSource */
-/** @typedef {import("./socket.js").Frame} Frame */
 
 /**
  * @typedef {object} OpenOptions
@@ -47,10 +46,6 @@ const DEFAULT_LIMIT = 50;
 
 export class E2EClient extends EventTarget {
   #isClosed = false;
-  /** @type {Connection | null} */
-  #connection = null;
-  /** @type {import("./connection.js").Link | null} */
-  #link = null;
   #store;
   #rest;
   #contacts;
@@ -58,6 +53,7 @@ export class E2EClient extends EventTarget {
   #opening;
   #outbox;
   #inbox;
+  #leader;
   #tabs;
 
   /** Whether there is a connection to the server, of this tab's or of the leading one's. */
@@ -99,9 +95,9 @@ export class E2EClient extends EventTarget {
     this.#store = store;
     this.#rest = rest;
     this.#tabs = new Tabs(name, {
-      lead: () => this.#lead(),
+      lead: () => this.#leader.run().catch((error) => this.#failed(error)),
       event: (event, detail) => this.#dispatch(event, detail),
-      ask: (ask, detail) => void this.#obey(ask, detail),
+      ask: (ask, detail) => this.#inBackground(this.#obey(ask, detail)),
     });
     const emit = (/** @type {string} */ event, /** @type {object} */ detail) =>
       this.#emit(event, detail);
@@ -109,10 +105,16 @@ export class E2EClient extends EventTarget {
     this.#identity = new Identity(this.#contacts);
     this.#opening = new Opening(this.#contacts);
     const chains = new Chains(userId, this.#opening);
-    this.#outbox = new Outbox(this.#contacts, this.#identity, chains, (contact, work) =>
-      this.#tabs.exclusively(`to ${contact}`, work),
+    const inBackground = (/** @type {Promise<unknown>} */ work) => this.#inBackground(work);
+    this.#outbox = new Outbox(
+      this.#contacts,
+      this.#identity,
+      chains,
+      (contact, work) => this.#tabs.exclusively(`to ${contact}`, work),
+      inBackground,
     );
-    this.#inbox = new Inbox(chains, this.#outbox);
+    this.#inbox = new Inbox(chains, this.#outbox, (error) => this.#failed(error));
+    this.#leader = new Leader(this.#identity, this.#inbox, this.#outbox, inBackground);
   }
 
   /**
@@ -149,7 +151,7 @@ export class E2EClient extends EventTarget {
    */
   async history(contact, { before = null, limit = DEFAULT_LIMIT } = {}) {
     const page = await this.#page(contact, before, limit);
-    if (contact !== this.userId) await this.#contacts.meet(contact).catch(ignoreRefusals);
+    await this.#meet(contact);
     // What I wrote to myself is in my mailbox twice.
     const once = new Map(page.sealed.map((one) => [one.id, one]));
     const messages = await Promise.all([...once.values()].map((one) => this.#opening.show(one)));
@@ -164,12 +166,11 @@ export class E2EClient extends EventTarget {
   async conversations({ before = null, limit = DEFAULT_LIMIT } = {}) {
     const found = await this.#rest.get(`conversations${query({ before, limit })}`);
     return Promise.all(
-      found.map(async (/** @type {any} */ { contact_id, conversation_id, last, unread }) => ({
-        contact: contact_id,
-        conversationId: conversation_id,
-        last: await this.#opening.show(sealedOf(last)),
-        unread,
-      })),
+      found.map(async (/** @type {any} */ { contact_id, conversation_id, last, unread }) => {
+        await this.#meet(contact_id);
+        const shown = await this.#opening.show(sealedOf(last));
+        return { contact: contact_id, conversationId: conversation_id, last: shown, unread };
+      }),
     );
   }
 
@@ -254,11 +255,10 @@ export class E2EClient extends EventTarget {
   }
 
   /** End the connection, give up the lead, close the store. */
-  async close() {
+  close() {
     this.#isClosed = true;
     this.#tabs.close();
-    this.#connection?.close();
-    this.#outbox.stop();
+    this.#leader.close();
     this.#store.close();
   }
 
@@ -270,53 +270,10 @@ export class E2EClient extends EventTarget {
     await this.#store.set("owner", this.userId);
     await this.#tabs.exclusively("keys", async () => {
       await this.#identity.ensure();
-      await this.#identity.check().catch(ignoreOffline);
+      await this.#identity.check().catch(ignoreForNow);
     });
     this.#tabs.start();
     this.#tabs.ask("status");
-  }
-
-  /** Work as the leading tab until the client is closed. */
-  async #lead() {
-    await this.#inbox.reopen();
-    if (this.#isClosed) return;
-    this.#connection = new Connection(this.#rest, {
-      cursor: () => this.#inbox.cursor(),
-      frame: (frame, link) => this.#receive(frame, link),
-      down: (detail) => this.#down(detail),
-    });
-    await this.#connection.run();
-  }
-
-  /**
-   * @param {Frame} frame
-   * @param {import("./connection.js").Link} link
-   */
-  #receive(frame, link) {
-    if (frame.type === "hello") this.#up(link);
-    if (frame.type === "typing") {
-      const { sender, conversation_id, active } = frame;
-      const detail = { contact: sender, conversationId: conversation_id, isActive: active };
-      this.#emit("typing", detail);
-    } else if (frame.type === "event") {
-      this.#emit("event", { name: frame.name, data: frame.data });
-    } else {
-      this.#inbox.push(frame, link);
-    }
-  }
-
-  /** @param {import("./connection.js").Link} link */
-  #up(link) {
-    this.#link = link;
-    this.#emit("connected", { transport: link.transport });
-    this.#identity.check().then(() => this.#outbox.flush(), ignoreRefusals);
-  }
-
-  /** @param {{code: number, isFinal: boolean}} detail */
-  #down(detail) {
-    this.#link = null;
-    this.#outbox.stop();
-    this.#emit("disconnected", detail);
   }
 
   /**
@@ -328,8 +285,17 @@ export class E2EClient extends EventTarget {
   async #obey(ask, detail) {
     if (ask === "flush") await this.#outbox.flush();
     if (ask === "reopen") await this.#inbox.reopen();
-    if (ask === "write") this.#link?.write(detail);
-    if (ask === "status" && this.#link) this.#tabs.tell("connected", {});
+    if (ask === "write") this.#leader.write(detail);
+    if (ask === "status" && this.#leader.isConnected) this.#tabs.tell("connected", {});
+  }
+
+  /**
+   * A device that has only just got its key knows no contacts.
+   *
+   * @param {string} contact
+   */
+  async #meet(contact) {
+    if (contact !== this.userId) await this.#contacts.meet(contact).catch(ignoreRefusals);
   }
 
   /** @returns {Promise<KeyState>} */
@@ -359,6 +325,21 @@ export class E2EClient extends EventTarget {
   }
 
   /**
+   * Nobody waits for this work: what it fails with becomes an event.
+   *
+   * @param {Promise<unknown>} work
+   */
+  #inBackground(work) {
+    work.catch((error) => this.#failed(error));
+  }
+
+  /** @param {unknown} error whose text is not told: it is not ours, and might say anything */
+  #failed(error) {
+    const name = error instanceof Error || error instanceof DOMException ? error.name : "Error";
+    this.#dispatch("failed", { name, code: error instanceof E2EError ? error.code : null });
+  }
+
+  /**
    * @param {string} event
    * @param {object} detail
    */
@@ -379,9 +360,14 @@ export class E2EClient extends EventTarget {
   }
 }
 
-/** @param {unknown} error */
-function ignoreOffline(error) {
-  if (!(error instanceof Offline)) throw error;
+/**
+ * Without an answer it begins with what is here; without a valid token it does not begin.
+ *
+ * @param {unknown} error
+ */
+function ignoreForNow(error) {
+  const isRefused = error instanceof Refused && (error.status === 401 || error.status === 403);
+  if (!(error instanceof E2EError) || isRefused) throw error;
 }
 
 /** @param {unknown} error */

@@ -35,8 +35,10 @@ export class Inbox {
   /**
    * @param {Chains} chains
    * @param {Outbox} outbox
+   * @param {(error: unknown) => void} failed
    */
-  constructor(chains, outbox) {
+  constructor(chains, outbox, failed) {
+    this.failed = failed;
     this.chains = chains;
     this.outbox = outbox;
     this.opening = chains.opening;
@@ -87,7 +89,7 @@ export class Inbox {
         // It was not stored, so it is not acknowledged, and comes again with the next link.
         this.#queue = [];
         for (const { link } of batch) link.close();
-        this.emit("failed", { name: error instanceof Error ? error.name : "Error" });
+        this.failed(error);
       }
     }
     this.#isDraining = false;
@@ -260,11 +262,20 @@ export class Inbox {
   #stored(frame, epoch) {
     const { id, seq, sender, recipient, conversation_id, created_at, expires_at } = frame;
     const { delivered_at = null, read_at = null } = frame;
-    const contact = sender === this.me ? recipient : sender;
     return {
-      ...{ id, epoch, seq, sender, recipient, conversation_id, created_at, expires_at },
-      ...{ delivered_at, read_at, contact, status: "new" },
+      id,
+      epoch,
+      seq,
+      contact: sender === this.me ? recipient : sender,
+      sender,
+      recipient,
+      conversation_id,
       content: sealedOf(frame).content,
+      created_at,
+      expires_at,
+      delivered_at,
+      read_at,
+      status: "new",
     };
   }
 }

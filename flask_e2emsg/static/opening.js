@@ -83,14 +83,19 @@ export class Opening {
     const { id, sender, recipient } = sealed;
     const isMine = sender === this.me;
     return {
-      ...{ id, sender, recipient, isMine, kid, unreadable: reason },
+      id,
       contact: isMine ? recipient : sender,
+      sender,
+      recipient,
+      isMine,
       conversationId: sealed.conversation_id ?? null,
       position: sealed.seq || null,
       createdAt: sealed.created_at ?? null,
       expiresAt: sealed.expires_at ?? null,
       deliveredAt: sealed.delivered_at ?? null,
       readAt: sealed.read_at ?? null,
+      kid,
+      unreadable: reason,
       type: plaintext?.type ?? null,
       body: plaintext?.body ?? null,
       target: plaintext?.target ?? null,

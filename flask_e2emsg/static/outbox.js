@@ -15,6 +15,7 @@ import { Offline, Refused } from "./errors.js";
 /** @typedef {import("./chains.js").Chains} Chains */
 /** @typedef {import("./connection.js").Link} Link */
 /** @typedef {import("./contacts.js").Contacts} Contacts */
+/** @typedef {import("./errors.js").DirectoryKey} DirectoryKey */
 /** @typedef {import("./identity.js").Identity} Identity */
 /** @typedef {import("./plaintext.js").Plaintext} Plaintext */
 /** @typedef {import("./socket.js").Accepted} Accepted */
@@ -31,8 +32,9 @@ import { Offline, Refused } from "./errors.js";
  * @property {number} [expiresIn] seconds
  */
 
-const TRY_AGAIN = ["rate_limited", "quota_exceeded", "unavailable", "draining", "overloaded"];
-const ALSO_LATER = ["internal", "unauthorized"];
+const TRY_AGAIN = new Set(
+  "rate_limited quota_exceeded unavailable draining overloaded internal unauthorized".split(" "),
+);
 const LATER_SECONDS = 5;
 const STALE_LIMIT = 3; // the server and the directory disagree: do not go round for ever
 
@@ -44,19 +46,21 @@ export class Outbox {
   /** @type {Set<string>} */
   #asked = new Set();
   /** @type {Map<string, number>} */
-  #stale = new Map();
+  #stale = new Map(); // how often each message was refused for a key
 
   /**
    * @param {Contacts} contacts
    * @param {Identity} identity
    * @param {Chains} chains
    * @param {Exclusively} exclusively one tab at a time for a contact
+   * @param {(work: Promise<unknown>) => void} inBackground
    */
-  constructor(contacts, identity, chains, exclusively) {
+  constructor(contacts, identity, chains, exclusively, inBackground) {
     this.contacts = contacts;
     this.identity = identity;
     this.chains = chains;
     this.exclusively = exclusively;
+    this.inBackground = inBackground;
     this.store = contacts.store;
     this.me = contacts.me;
     this.emit = contacts.emit;
@@ -76,9 +80,11 @@ export class Outbox {
     const content = type === "delete" ? { type, target } : { type, body, target };
     return this.exclusively(to, async () => {
       const message = {
-        ...{ id: newMessageId(), to, isAttempted: false },
+        id: newMessageId(),
+        to,
         conversation_id: conversationId ?? null,
         expires_in: expiresIn ?? null,
+        isAttempted: false,
       };
       const waiting = await this.store.outboxOf(to);
       const plaintext = { ...content, sent_at: Date.now() };
@@ -95,7 +101,7 @@ export class Outbox {
    */
   start(link) {
     this.#link = link;
-    void this.flush();
+    this.inBackground(this.flush());
   }
 
   stop() {
@@ -108,7 +114,7 @@ export class Outbox {
     if (!link || (await this.identity.state()) !== "ready") return;
     const waiting = await this.store.outbox();
     for (const contact of new Set(waiting.map((message) => message.to))) {
-      void this.#sendAll(contact, link);
+      this.inBackground(this.#sendAll(contact, link));
     }
   }
 
@@ -151,9 +157,19 @@ export class Outbox {
     const { id, to, kid, conversation_id, content } = message;
     /** @type {Stored} */
     const kept = {
-      ...{ id, epoch, seq, conversation_id, content, created_at },
-      ...{ contact: to, sender: this.me, recipient: to, status: "opened" },
-      ...{ expires_at: null, delivered_at: null, read_at: null },
+      id,
+      epoch,
+      seq,
+      contact: to,
+      sender: this.me,
+      recipient: to,
+      conversation_id,
+      content,
+      created_at,
+      expires_at: expiryOf(message, created_at),
+      delivered_at: null,
+      read_at: null,
+      status: "opened",
     };
     const chain = chainAtStart([this.me, to, kid]);
     if (!(await this.store.accepted(message, chain, kept))) return;
@@ -178,7 +194,7 @@ export class Outbox {
       this.#busy.delete(contact);
     }
     // Somebody asked on behalf of a newer connection while the old one was failing.
-    if (this.#link && this.#link !== link) void this.#sendAll(contact, this.#link);
+    if (this.#link && this.#link !== link) await this.#sendAll(contact, this.#link);
   }
 
   /**
@@ -232,8 +248,9 @@ export class Outbox {
   async #refused(message, error) {
     const { id, to } = message;
     if (error.code === "stale_key") return this.#sealStale(message, error);
-    if (TRY_AGAIN.includes(error.code) || ALSO_LATER.includes(error.code)) {
-      setTimeout(() => void this.flush(), (error.retryAfter ?? LATER_SECONDS) * 1000);
+    if (TRY_AGAIN.has(error.code)) {
+      const seconds = error.retryAfter ?? LATER_SECONDS;
+      setTimeout(() => this.inBackground(this.flush()), seconds * 1000);
       this.emit("outbox", { id, contact: to, state: "waiting", code: error.code });
       return false;
     }
@@ -254,15 +271,22 @@ export class Outbox {
     const { id, to } = message;
     const count = (this.#stale.get(id) ?? 0) + 1;
     this.#stale.set(id, count);
-    if (count > STALE_LIMIT) return false;
-    if (!key || key.user_id === this.me) {
-      if ((await this.identity.check()) !== "ready") return false;
-    } else if (key.public_key !== null) {
-      const pin = await this.contacts.shown(to, fromBase64url(key.public_key));
-      if (pin.pending) return false;
+    if (count > STALE_LIMIT || !(await this.#isKeyInOrder(to, key))) {
+      this.emit("outbox", { id, contact: to, state: "waiting", code: "stale_key" });
+      return false;
     }
     await this.sealAgain(to);
     return true;
+  }
+
+  /**
+   * @param {string} contact
+   * @param {DirectoryKey | undefined} key which counts, as the server says
+   */
+  async #isKeyInOrder(contact, key) {
+    if (!key || key.user_id === this.me) return (await this.identity.check()) === "ready";
+    if (key.public_key === null) return false;
+    return !(await this.contacts.shown(contact, fromBase64url(key.public_key))).pending;
   }
 
   /**
@@ -297,6 +321,15 @@ export class Outbox {
   async #tail(contact) {
     return this.chains.outgoing(contact, await this.identity.key());
   }
+}
+
+/**
+ * @param {Outgoing} message
+ * @param {string} createdAt
+ */
+function expiryOf({ expires_in }, createdAt) {
+  if (expires_in === null) return null;
+  return new Date(Date.parse(createdAt) + 1000 * expires_in).toISOString();
 }
 
 /**

@@ -241,6 +241,15 @@ export class Store {
     });
   }
 
+  /** Forget the messages that have expired. */
+  forgetExpired() {
+    return this.#write(["inbox"], async (tx) => {
+      const inbox = tx.objectStore("inbox");
+      const past = IDBKeyRange.upperBound(new Date().toISOString());
+      for (const id of await got(inbox.index("expiry").getAllKeys(past))) inbox.delete(id);
+    });
+  }
+
   /** @param {Outgoing} message new, or changed */
   enqueue(message) {
     return this.#write(["outbox"], (tx) => got(tx.objectStore("outbox").put(message)));
