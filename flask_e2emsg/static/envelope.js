@@ -102,7 +102,8 @@ export async function sealWith(random, sender, recipientKey, address, padded) {
   const wraps = await Promise.all(
     readers.map(async (reader, at) => {
       const sealed = await sealAuth(ephemerals[at], sender, reader, context, aad, contentKey);
-      return concat(fromHex(await kidOf(reader)), sealed.enc, sealed.ciphertext);
+      const kid = reader === sender.publicKey ? sender.kid : await kidOf(reader);
+      return concat(fromHex(kid), sealed.enc, sealed.ciphertext);
     }),
   );
   contentKey.fill(0);

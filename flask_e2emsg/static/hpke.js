@@ -6,7 +6,7 @@
  */
 
 import { concat, integer, utf8 } from "./bytes.js";
-import { KEY_BYTES, importPublic } from "./keys.js";
+import { KEY_BYTES, importKnown, importPublic } from "./keys.js";
 
 /** @typedef {import("./bytes.js").Bytes} Bytes */
 /** @typedef {import("./keys.js").Identity} Identity */
@@ -47,7 +47,7 @@ export async function ephemeralPair() {
  * @returns {Promise<{enc: Bytes, ciphertext: Bytes}>} the tag is last in `ciphertext`
  */
 export async function sealAuth(ephemeral, sender, reader, info, aad, plaintext) {
-  const readerKey = await importPublic(reader);
+  const readerKey = await importKnown(reader);
   const [enc, fresh, lasting] = await Promise.all([
     crypto.subtle.exportKey("raw", ephemeral.publicKey).then((raw) => new Uint8Array(raw)),
     agree(ephemeral.privateKey, readerKey),
@@ -71,9 +71,10 @@ export async function sealAuth(ephemeral, sender, reader, info, aad, plaintext) 
  * @returns {Promise<Bytes>}
  */
 export async function openAuth(reader, sender, info, aad, enc, ciphertext) {
-  const [fresh, lasting] = await Promise.all(
-    [enc, sender].map(async (key) => agree(reader.privateKey, await importPublic(key))),
-  );
+  const [fresh, lasting] = await Promise.all([
+    importPublic(enc).then((key) => agree(reader.privateKey, key)),
+    importKnown(sender).then((key) => agree(reader.privateKey, key)),
+  ]);
   const secret = await sharedSecret(fresh, lasting, concat(enc, reader.publicKey, sender));
   const { key, iv } = await schedule(secret, info, "decrypt");
   const gcm = { name: "AES-GCM", iv, additionalData: aad };
@@ -115,10 +116,8 @@ async function sharedSecret(fresh, lasting, context) {
  * @param {"encrypt" | "decrypt"} usage
  */
 async function schedule(secret, info, usage) {
-  const [pskIdHash, infoHash] = await Promise.all([noPskIdHash(), extract("info_hash", info)]);
-  const context = concat(MODE_AUTH, pskIdHash, infoHash);
-  const ikm = concat(VERSION, HPKE_SUITE, utf8("secret"));
-  const source = await crypto.subtle.importKey("raw", ikm, "HKDF", false, ["deriveBits"]);
+  const { salt, source, pskIdHash } = await constants();
+  const context = concat(MODE_AUTH, pskIdHash, await extract(salt, "info_hash", info));
   const [keyBytes, nonce] = await Promise.all([
     hkdf(source, secret, expandInfo(HPKE_SUITE, "key", context, KEY_BYTES), KEY_BYTES),
     hkdf(source, secret, expandInfo(HPKE_SUITE, "base_nonce", context, NONCE_BYTES), NONCE_BYTES),
@@ -127,25 +126,37 @@ async function schedule(secret, info, usage) {
   return { key, iv: new Uint8Array(nonce) };
 }
 
-/** @type {Promise<Bytes> | undefined} */
-let cachedPskIdHash;
+/** @typedef {{salt: CryptoKey, source: CryptoKey, pskIdHash: Bytes}} Constants */
 
-function noPskIdHash() {
-  return (cachedPskIdHash ??= extract("psk_id_hash", NOTHING));
+/** @type {Promise<Constants> | undefined} */
+let made;
+
+/** What is the same for every message: without a pre-shared key only the salts and infos differ. */
+function constants() {
+  return (made ??= makeConstants());
+}
+
+/** @returns {Promise<Constants>} */
+async function makeConstants() {
+  const hmac = { name: "HMAC", hash: "SHA-256" };
+  const ikm = concat(VERSION, HPKE_SUITE, utf8("secret"));
+  const [salt, source] = await Promise.all([
+    crypto.subtle.importKey("raw", NO_SALT, hmac, false, ["sign"]),
+    crypto.subtle.importKey("raw", ikm, "HKDF", false, ["deriveBits"]),
+  ]);
+  return { salt, source, pskIdHash: await extract(salt, "psk_id_hash", NOTHING) };
 }
 
 /**
- * LabeledExtract without a salt.
+ * LabeledExtract without a salt, which is `salt` as a key.
  *
+ * @param {CryptoKey} salt
  * @param {string} name
  * @param {Bytes} ikm
- * @returns {Promise<Bytes>}
  */
-async function extract(name, ikm) {
-  const hmac = { name: "HMAC", hash: "SHA-256" };
-  const key = await crypto.subtle.importKey("raw", NO_SALT, hmac, false, ["sign"]);
+async function extract(salt, name, ikm) {
   const labeled = concat(VERSION, HPKE_SUITE, utf8(name), ikm);
-  return new Uint8Array(await crypto.subtle.sign("HMAC", key, labeled));
+  return new Uint8Array(await crypto.subtle.sign("HMAC", salt, labeled));
 }
 
 /**

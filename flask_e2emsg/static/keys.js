@@ -21,6 +21,8 @@ import { Unsupported } from "./errors.js";
 export const KEY_BYTES = 32;
 export const KID_BYTES = 8;
 
+const MAX_IMPORTED = 256;
+
 // What stands before the 32 bytes in PKCS #8 (RFC 8410, 7).
 const PKCS8_PREFIX = fromBase64url("MC4CAQAwBQYDK2VuBCIEIA");
 
@@ -75,6 +77,24 @@ export async function fromPrivateBytes(privateBytes) {
 export async function importPublic(publicKey) {
   if (publicKey.length !== KEY_BYTES) throw new TypeError("A public key has 32 bytes.");
   return crypto.subtle.importKey("raw", publicKey, { name: "X25519" }, true, []);
+}
+
+/** @type {Map<string, Promise<CryptoKey>>} */
+const imported = new Map();
+
+/**
+ * `importPublic` for a key that is used again and again: every call into WebCrypto costs a hop to
+ * another thread.
+ *
+ * @param {Bytes} publicKey 32 bytes
+ * @returns {Promise<CryptoKey>}
+ */
+export function importKnown(publicKey) {
+  const name = toHex(publicKey);
+  const known = imported.get(name) ?? importPublic(publicKey);
+  if (imported.size >= MAX_IMPORTED) imported.clear();
+  imported.set(name, known);
+  return known;
 }
 
 /** Throw, in words, where this page cannot do the cryptography. */
