@@ -1,6 +1,5 @@
 /**
- * IndexedDB with promises: opening the database, and transactions that are durable when they
- * resolve.
+ * IndexedDB with promises: opening the database, and transactions.
  */
 
 import { Unsupported } from "./errors.js";
@@ -21,7 +20,8 @@ export async function openDatabase(name) {
 }
 
 /**
- * Run `work` in one transaction; resolve with its value once everything is on the disk.
+ * Run `work` in one transaction; resolve with its value once that is done: with `strict`, once
+ * everything is on the disk; else once it survives the browser's end, but not the machine's.
  *
  * `work` may only wait for requests of this transaction: it commits when it has nothing to do.
  *
@@ -29,11 +29,12 @@ export async function openDatabase(name) {
  * @param {IDBDatabase} database
  * @param {string[]} stores
  * @param {IDBTransactionMode} mode
+ * @param {"strict" | "relaxed"} durability
  * @param {(transaction: IDBTransaction) => Promise<Value>} work
  * @returns {Promise<Value>}
  */
-export async function transact(database, stores, mode, work) {
-  const transaction = database.transaction(stores, mode, { durability: "strict" });
+export async function transact(database, stores, mode, durability, work) {
+  const transaction = database.transaction(stores, mode, { durability });
   const done = new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve(undefined);
     transaction.onabort = () => reject(transaction.error);
@@ -71,6 +72,18 @@ function abort(transaction) {
   }
 }
 
+/**
+ * Keep how far a chain is, unless it is further already.
+ *
+ * @param {IDBTransaction} tx
+ * @param {import("./chain.js").Chain} chain
+ */
+export async function advance(tx, chain) {
+  const chains = tx.objectStore("chains");
+  const known = await got(chains.get(chain.name));
+  if (!known || (known.n ?? 0) < (chain.n ?? 0)) chains.put(chain);
+}
+
 /** @param {IDBDatabase} database */
 function create(database) {
   database.createObjectStore("state");
@@ -84,5 +97,6 @@ function create(database) {
   inbox.createIndex("expiry", "expires_at"); // those without one are not in it
   const outbox = database.createObjectStore("outbox", { keyPath: "order", autoIncrement: true });
   outbox.createIndex("id", "id", { unique: true });
+  outbox.createIndex("contact", "to");
   outbox.createIndex("to", ["to", "order"]);
 }

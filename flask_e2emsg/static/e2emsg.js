@@ -154,7 +154,7 @@ export class E2EClient extends EventTarget {
     await this.#meet(contact);
     // What I wrote to myself is in my mailbox twice.
     const once = new Map(page.sealed.map((one) => [one.id, one]));
-    const messages = await Promise.all([...once.values()].map((one) => this.#opening.show(one)));
+    const messages = await this.#opening.show([...once.values()]);
     return { messages, next: page.next, hasMore: page.hasMore };
   }
 
@@ -168,7 +168,7 @@ export class E2EClient extends EventTarget {
     return Promise.all(
       found.map(async (/** @type {any} */ { contact_id, conversation_id, last, unread }) => {
         await this.#meet(contact_id);
-        const shown = await this.#opening.show(sealedOf(last));
+        const [shown] = await this.#opening.show([sealedOf(last)]);
         return { contact: contact_id, conversationId: conversation_id, last: shown, unread };
       }),
     );

@@ -5,16 +5,17 @@
  * before is dropped; what was stored and not told of when the page ended is told of by the next.
  */
 
-import { judge } from "./chain.js";
+import { advanced, judge } from "./chain.js";
 import { hashOf } from "./envelope.js";
 import { mayOpenLater, sealedOf } from "./opening.js";
 import { query, segment } from "./rest.js";
 
+/** @typedef {import("./chain.js").Chain} Chain */
+/** @typedef {import("./chain.js").Verdict} Verdict */
 /** @typedef {import("./chains.js").Chains} Chains */
 /** @typedef {import("./connection.js").Link} Link */
 /** @typedef {import("./opening.js").Opened} Opened */
 /** @typedef {import("./outbox.js").Outbox} Outbox */
-/** @typedef {import("./plaintext.js").Plaintext} Plaintext */
 /** @typedef {import("./socket.js").Frame} Frame */
 /** @typedef {import("./store.js").Cursor} Cursor */
 /** @typedef {import("./store.js").Stored} Stored */
@@ -31,6 +32,8 @@ export class Inbox {
   #cursor = { epoch: "", seq: 0 };
   /** @type {Set<string>} */
   #lookedUp = new Set();
+  /** @type {Promise<unknown>} */
+  #turn = Promise.resolve();
 
   /**
    * @param {Chains} chains
@@ -67,15 +70,28 @@ export class Inbox {
 
   /** Open again what waits for a key, or was not told of yet. */
   async reopen() {
-    this.#lookedUp.clear();
-    const [fresh, waiting] = [await this.store.withStatus("new"), await this.#waiting()];
-    await this.#openAll([...fresh, ...waiting]);
+    await this.#inTurn(async () => {
+      this.#lookedUp.clear();
+      const fresh = await this.store.withStatus("new");
+      await this.#openAll([...fresh, ...(await this.#waiting())]);
+    });
+  }
+
+  /**
+   * Messages are judged one after the other, by what those before have left.
+   *
+   * @param {() => Promise<void>} work
+   */
+  #inTurn(work) {
+    const done = this.#turn.then(work);
+    this.#turn = done.catch(() => {}); // whoever asked for it hears of it
+    return done;
   }
 
   /** Those of the waiting messages that open now. */
   async #waiting() {
     const waiting = await this.store.withStatus("waiting");
-    const opened = await Promise.all(waiting.map((message) => this.opening.tryOpen(message)));
+    const opened = await this.opening.tryAll(waiting);
     return waiting.filter((_, at) => opened[at].plaintext);
   }
 
@@ -149,7 +165,7 @@ export class Inbox {
     this.#cursor = { epoch, seq };
     link.ack(seq);
     for (const { kind, by, ids, at } of receipts) this.emit("receipt", { kind, by, ids, at });
-    await this.#openAll(fresh);
+    await this.#inTurn(() => this.#openAll(fresh));
   }
 
   /**
@@ -158,51 +174,63 @@ export class Inbox {
    * @param {Stored[]} messages
    */
   async #settleAnswers(messages) {
-    const mine = messages.filter((message) => message.sender === this.me);
-    if (!mine.length) return;
-    const waiting = new Map((await this.store.outbox()).map((message) => [message.id, message]));
-    for (const { id, seq, epoch, created_at } of mine) {
-      const outgoing = waiting.get(id);
-      if (outgoing) await this.outbox.accept(outgoing, { seq, epoch, created_at });
+    const mine = new Map(
+      messages.filter(({ sender }) => sender === this.me).map((message) => [message.id, message]),
+    );
+    for (const outgoing of await this.store.outbox.among([...mine.keys()])) {
+      const { seq, epoch, created_at } = /** @type {Stored} */ (mine.get(outgoing.id));
+      await this.outbox.accept(outgoing, { seq, epoch, created_at });
     }
   }
 
   /** @param {Stored[]} messages */
   async #openAll(messages) {
-    const opened = await Promise.all(messages.map((message) => this.opening.tryOpen(message)));
-    for (const [at, message] of messages.entries()) await this.#settle(message, opened[at]);
-  }
-
-  /**
-   * @param {Stored} message
-   * @param {Opened} opened
-   */
-  async #settle(message, opened) {
-    if (!opened.plaintext && opened.reason === "unknown_key" && message.sender !== this.me) {
-      opened = await this.#lookUp(message, opened);
+    const opened = await this.opening.tryAll(messages);
+    /** @type {Map<string, Chain>} */
+    const chains = new Map();
+    const told = [];
+    for (const [at, message] of messages.entries()) {
+      const known = await this.#lookUp(message, opened[at]);
+      told.push({ message, opened: known, verdict: await this.#judged(message, known, chains) });
     }
-    const { plaintext, kid } = opened;
-    if (plaintext && kid) return this.#tell(message, opened, plaintext, kid);
-    await this.store.setStatus(message.id, mayOpenLater(opened) ? "waiting" : "unreadable");
-    this.emit("unreadable", this.opening.shown(message, opened));
+    const outcomes = told.map(({ message, opened }) => ({ id: message.id, status: fate(opened) }));
+    await this.store.settle(outcomes, [...chains.values()]);
+    for (const one of told) await this.#tell(one.message, one.opened, one.verdict);
+  }
+
+  /**
+   * How a message follows those before it, its chain going on in `chains`.
+   *
+   * @param {Stored} message
+   * @param {Opened} opened
+   * @param {Map<string, Chain>} chains
+   * @returns {Promise<Verdict | null>}
+   */
+  async #judged({ sender, recipient, seq, content }, { plaintext, kid }, chains) {
+    if (!plaintext || !kid) return null;
+    /** @type {Chain["name"]} */
+    const name = [sender, recipient, kid];
+    const text = JSON.stringify(name);
+    const chain = chains.get(text) ?? (await this.chains.incoming(name, seq));
+    chains.set(text, advanced(chain, plaintext.n, await hashOf(content)));
+    return judge(chain, plaintext);
   }
 
   /**
    * @param {Stored} message
    * @param {Opened} opened
-   * @param {Plaintext} plaintext
-   * @param {string} kid
+   * @param {Verdict | null} verdict
    */
-  async #tell(message, opened, plaintext, kid) {
-    const { id, sender, recipient, contact, seq, content } = message;
-    const chain = await this.chains.incoming([sender, recipient, kid], seq);
-    const verdict = judge(chain, plaintext);
-    await this.store.opened(id, chain, plaintext.n, await hashOf(content));
-    const isMine = sender === this.me;
-    if (verdict !== "next") this.emit(verdict, { id, contact, isMine, n: plaintext.n });
+  async #tell(message, opened, verdict) {
+    const shown = this.opening.shown(message, opened);
+    if (!opened.plaintext) return this.emit("unreadable", shown);
+    const { id, contact, isMine } = shown;
+    if (verdict === "gap" || verdict === "fork") {
+      this.emit(verdict, { id, contact, isMine, n: opened.plaintext.n });
+    }
     // Another device of mine has taken an `n` that messages here may have been sealed with.
-    if (isMine && (await this.store.outboxOf(contact)).length) await this.outbox.sealAgain(contact);
-    this.emit("message", this.opening.shown(message, opened));
+    if (isMine && (await this.store.outbox.firstTo(contact))) await this.outbox.sealAgain(contact);
+    this.emit("message", shown);
   }
 
   /**
@@ -212,6 +240,7 @@ export class Inbox {
    * @param {Opened} opened
    */
   async #lookUp(message, opened) {
+    if (opened.reason !== "unknown_key" || message.sender === this.me) return opened;
     const name = `${opened.kid} ${message.sender}`;
     if (this.#lookedUp.has(name)) return this.opening.tryOpen(message);
     this.#lookedUp.add(name);
@@ -251,7 +280,8 @@ export class Inbox {
     }
     const { epoch } = this.#cursor;
     const stored = missed.reverse().map((message) => this.#stored(message, epoch));
-    await this.#openAll(await this.store.receive(stored, [], this.#cursor));
+    const fresh = await this.store.receive(stored, [], this.#cursor);
+    await this.#inTurn(() => this.#openAll(fresh));
   }
 
   /**
@@ -278,4 +308,13 @@ export class Inbox {
       status: "new",
     };
   }
+}
+
+/**
+ * @param {Opened} opened
+ * @returns {Stored["status"]}
+ */
+function fate(opened) {
+  if (opened.plaintext) return "opened";
+  return mayOpenLater(opened) ? "waiting" : "unreadable";
 }

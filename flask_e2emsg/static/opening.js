@@ -10,6 +10,7 @@ import { Unreadable } from "./errors.js";
 /** @typedef {import("./contacts.js").Contacts} Contacts */
 /** @typedef {import("./envelope.js").Address} Address */
 /** @typedef {import("./plaintext.js").Plaintext} Plaintext */
+/** @typedef {import("./store.js").OwnKey} OwnKey */
 
 /**
  * @typedef {Address & {content: Bytes, seq?: number, created_at?: string,
@@ -60,18 +61,20 @@ export class Opening {
    * @returns {Promise<Opened>}
    */
   async tryOpen(sealed) {
-    const [mine, known] = await Promise.all([
-      this.store.ownKeys(),
-      this.contacts.keysOf(sealed.sender),
-    ]);
-    const kid = kidIn(sealed.content);
-    try {
-      const plaintext = await open(sealed.content, sealed, mine, known);
-      return { plaintext, reason: null, kid };
-    } catch (error) {
-      if (!(error instanceof Unreadable)) throw error;
-      return { plaintext: null, reason: error.code, kid };
-    }
+    return (await this.tryAll([sealed]))[0];
+  }
+
+  /**
+   * @param {Sealed[]} all
+   * @returns {Promise<Opened[]>} in the same order
+   */
+  async tryAll(all) {
+    const mine = await this.store.ownKeys();
+    const senders = [...new Set(all.map((sealed) => sealed.sender))];
+    const keys = await Promise.all(senders.map((sender) => this.contacts.keysOf(sender)));
+    return Promise.all(
+      all.map((sealed) => tryOne(sealed, mine, keys[senders.indexOf(sealed.sender)])),
+    );
   }
 
   /**
@@ -104,11 +107,28 @@ export class Opening {
   }
 
   /**
-   * @param {Sealed} sealed
-   * @returns {Promise<Message>}
+   * @param {Sealed[]} all
+   * @returns {Promise<Message[]>}
    */
-  async show(sealed) {
-    return this.shown(sealed, await this.tryOpen(sealed));
+  async show(all) {
+    const opened = await this.tryAll(all);
+    return all.map((sealed, at) => this.shown(sealed, opened[at]));
+  }
+}
+
+/**
+ * @param {Sealed} sealed
+ * @param {OwnKey[]} mine
+ * @param {Map<string, Bytes>} known
+ * @returns {Promise<Opened>}
+ */
+async function tryOne(sealed, mine, known) {
+  const kid = kidIn(sealed.content);
+  try {
+    return { plaintext: await open(sealed.content, sealed, mine, known), reason: null, kid };
+  } catch (error) {
+    if (!(error instanceof Unreadable)) throw error;
+    return { plaintext: null, reason: error.code, kid };
   }
 }
 

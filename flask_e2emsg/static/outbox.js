@@ -7,11 +7,11 @@
  */
 
 import { fromBase64url, newMessageId, toBase64url } from "./bytes.js";
-import { chainAtStart } from "./chain.js";
 import { hashOf, seal } from "./envelope.js";
 import { Offline, Refused } from "./errors.js";
 
 /** @typedef {import("./bytes.js").Bytes} Bytes */
+/** @typedef {import("./chain.js").Chain} Chain */
 /** @typedef {import("./chains.js").Chains} Chains */
 /** @typedef {import("./connection.js").Link} Link */
 /** @typedef {import("./contacts.js").Contacts} Contacts */
@@ -20,7 +20,7 @@ import { Offline, Refused } from "./errors.js";
 /** @typedef {import("./plaintext.js").Plaintext} Plaintext */
 /** @typedef {import("./socket.js").Accepted} Accepted */
 /** @typedef {import("./store.js").Cursor} Cursor */
-/** @typedef {import("./store.js").Outgoing} Outgoing */
+/** @typedef {import("./outbox-store.js").Outgoing} Outgoing */
 /** @typedef {import("./store.js").Stored} Stored */
 /** @typedef {<Value>(contact: string, work: () => Promise<Value>) => Promise<Value>} Exclusively */
 
@@ -86,9 +86,9 @@ export class Outbox {
         expires_in: expiresIn ?? null,
         isAttempted: false,
       };
-      const waiting = await this.store.outboxOf(to);
+      const last = await this.store.outbox.lastTo(to);
       const plaintext = { ...content, sent_at: Date.now() };
-      await this.store.enqueue(await this.#sealed(message, plaintext, waiting.at(-1)));
+      await this.store.outbox.add(await this.#sealed(message, plaintext, last));
       this.emit("outbox", { id: message.id, contact: to, state: "queued" });
       return message.id;
     });
@@ -112,8 +112,7 @@ export class Outbox {
   async flush() {
     const link = this.#link;
     if (!link || (await this.identity.state()) !== "ready") return;
-    const waiting = await this.store.outbox();
-    for (const contact of new Set(waiting.map((message) => message.to))) {
+    for (const contact of await this.store.outbox.contacts()) {
       this.inBackground(this.#sendAll(contact, link));
     }
   }
@@ -128,10 +127,10 @@ export class Outbox {
       const key = await this.identity.key();
       /** @type {Outgoing | undefined} */
       let before;
-      for (const message of await this.store.outboxOf(contact)) {
+      for (const message of await this.store.outbox.allTo(contact)) {
         if (!message.isAttempted || message.kid !== key.kid) {
           before = await this.#sealedAgain(message, before);
-          await this.store.enqueue(before);
+          await this.store.outbox.replace(before);
         } else {
           before = message;
         }
@@ -141,10 +140,7 @@ export class Outbox {
 
   /** Seal everything anew, for a new key of mine. */
   async sealAllAgain() {
-    const waiting = await this.store.outbox();
-    for (const contact of new Set(waiting.map((message) => message.to))) {
-      await this.sealAgain(contact);
-    }
+    for (const contact of await this.store.outbox.contacts()) await this.sealAgain(contact);
   }
 
   /**
@@ -154,7 +150,7 @@ export class Outbox {
    * @param {Accepted & {epoch: string}} answer
    */
   async accept(message, { seq, created_at, epoch }) {
-    const { id, to, kid, conversation_id, content } = message;
+    const { id, to, kid, n, hash, conversation_id, content } = message;
     /** @type {Stored} */
     const kept = {
       id,
@@ -171,11 +167,13 @@ export class Outbox {
       read_at: null,
       status: "opened",
     };
-    const chain = chainAtStart([this.me, to, kid]);
-    if (!(await this.store.accepted(message, chain, kept))) return;
+    /** @type {Chain} */
+    const chain = { name: [this.me, to, kid], n, hash };
+    if (!(await this.store.outbox.accepted(id, chain, kept))) return;
     this.#stale.delete(id);
     this.emit("outbox", { id, contact: to, state: "accepted" });
-    this.emit("message", await this.chains.opening.show(kept));
+    const [shown] = await this.chains.opening.show([kept]);
+    this.emit("message", shown);
   }
 
   /**
@@ -224,11 +222,10 @@ export class Outbox {
    */
   #attempt(contact) {
     return this.exclusively(contact, async () => {
-      const [message] = await this.store.outboxOf(contact);
+      const message = await this.store.outbox.firstTo(contact);
       if (!message || (await this.#isHeld(message))) return null;
-      const attempted = { ...message, isAttempted: true };
-      if (!message.isAttempted) await this.store.enqueue(attempted);
-      return attempted;
+      await this.store.outbox.attempted(message, true);
+      return message;
     });
   }
 
@@ -254,7 +251,7 @@ export class Outbox {
       this.emit("outbox", { id, contact: to, state: "waiting", code: error.code });
       return false;
     }
-    await this.store.dropOutgoing(id);
+    await this.store.outbox.drop(id);
     await this.sealAgain(to);
     this.emit("refused", { id, contact: to, code: error.code });
     return true;
@@ -267,7 +264,7 @@ export class Outbox {
    * @param {Refused} error
    */
   async #sealStale(message, { body: { key } }) {
-    await this.store.enqueue({ ...message, isAttempted: false });
+    await this.store.outbox.attempted(message, false);
     const { id, to } = message;
     const count = (this.#stale.get(id) ?? 0) + 1;
     this.#stale.set(id, count);

@@ -2,12 +2,13 @@
  * What this browser keeps, in IndexedDB: the identity key, pins, chains, what was seen, envelopes
  * that came in and that wait to go out, and the cursor.
  *
- * Guarantees: every method is one transaction, durable when it resolves. There is never cleartext
- * in here, and private keys are non-extractable.
+ * Guarantees: every method is one transaction. What the server or the user is promised is on the
+ * disk when it resolves; what would only be done again, as opening a message, survives the
+ * browser's end. There is never cleartext in here, and private keys are non-extractable.
  */
 
-import { advanced } from "./chain.js";
-import { got, openDatabase, transact } from "./database.js";
+import { advance, got, openDatabase, transact } from "./database.js";
+import { OutboxStore } from "./outbox-store.js";
 
 /** @typedef {import("./bytes.js").Bytes} Bytes */
 /** @typedef {import("./chain.js").Chain} Chain */
@@ -49,20 +50,6 @@ import { got, openDatabase, transact } from "./database.js";
  * @property {"new" | "opened" | "waiting" | "unreadable"} status
  */
 
-/**
- * @typedef {object} Outgoing
- * @property {number} [order]
- * @property {string} id
- * @property {string} to
- * @property {string | null} conversation_id
- * @property {number | null} expires_in seconds
- * @property {Bytes} content the envelope
- * @property {string} kid of the key that it is sealed with
- * @property {number} n
- * @property {string} hash of the envelope
- * @property {boolean} isAttempted whether the server may have it
- */
-
 /** @typedef {{kind: string, ids: string[], at: string}} Receipt */
 
 export class Store {
@@ -71,6 +58,7 @@ export class Store {
   /** @param {IDBDatabase} database */
   constructor(database) {
     this.#database = database;
+    this.outbox = new OutboxStore(database);
   }
 
   /** @param {string} name */
@@ -190,25 +178,19 @@ export class Store {
   }
 
   /**
-   * @param {string} id
-   * @param {Stored["status"]} status
-   */
-  setStatus(id, status) {
-    return this.#write(["inbox"], (tx) => changeStatus(tx.objectStore("inbox"), id, status));
-  }
-
-  /**
-   * Note that a message was opened, and how far its chain is.
+   * Note what has become of messages, and how far chains are by them.
    *
-   * @param {string} id
-   * @param {Chain} chain as it was before
-   * @param {number} n
-   * @param {string} hash
+   * @param {{id: string, status: Stored["status"]}[]} outcomes
+   * @param {Chain[]} chains
    */
-  opened(id, chain, n, hash) {
-    return this.#write(["inbox", "chains"], async (tx) => {
-      await changeStatus(tx.objectStore("inbox"), id, "opened");
-      await advance(tx, chain, n, hash);
+  settle(outcomes, chains) {
+    return this.#note(["inbox", "chains"], async (tx) => {
+      const inbox = tx.objectStore("inbox");
+      for (const { id, status } of outcomes) {
+        const message = await got(inbox.get(id));
+        if (message) inbox.put({ ...message, status });
+      }
+      for (const chain of chains) await advance(tx, chain);
     });
   }
 
@@ -250,58 +232,13 @@ export class Store {
     });
   }
 
-  /** @param {Outgoing} message new, or changed */
-  enqueue(message) {
-    return this.#write(["outbox"], (tx) => got(tx.objectStore("outbox").put(message)));
-  }
-
-  /**
-   * @param {string} contact
-   * @returns {Promise<Outgoing[]>} oldest first
-   */
-  outboxOf(contact) {
-    const range = IDBKeyRange.bound([contact], [contact, []]);
-    return this.#read(["outbox"], (tx) => got(tx.objectStore("outbox").index("to").getAll(range)));
-  }
-
-  /** @returns {Promise<Outgoing[]>} oldest first */
-  outbox() {
-    return this.#read(["outbox"], (tx) => got(tx.objectStore("outbox").getAll()));
-  }
-
-  /**
-   * @param {string} id
-   * @returns {Promise<boolean>} whether it was in the outbox
-   */
-  dropOutgoing(id) {
-    return this.#write(["outbox"], (tx) => drop(tx.objectStore("outbox"), id));
-  }
-
-  /**
-   * The server has it: it moves from the outbox to the inbox, and its chain goes on.
-   *
-   * @param {Outgoing} message
-   * @param {Chain} chain for when none is stored yet
-   * @param {Stored} kept
-   * @returns {Promise<boolean>} whether that was news
-   */
-  accepted(message, chain, kept) {
-    return this.#write(["outbox", "chains", "seen", "inbox"], async (tx) => {
-      if (!(await drop(tx.objectStore("outbox"), message.id))) return false;
-      await advance(tx, chain, message.n, message.hash);
-      tx.objectStore("seen").put({ id: kept.id });
-      tx.objectStore("inbox").put(kept);
-      return true;
-    });
-  }
-
   /**
    * @template Value
    * @param {string[]} stores
    * @param {(tx: IDBTransaction) => Promise<Value>} work
    */
   #read(stores, work) {
-    return transact(this.#database, stores, "readonly", work);
+    return transact(this.#database, stores, "readonly", "relaxed", work);
   }
 
   /**
@@ -310,19 +247,17 @@ export class Store {
    * @param {(tx: IDBTransaction) => Promise<Value>} work
    */
   #write(stores, work) {
-    return transact(this.#database, stores, "readwrite", work);
+    return transact(this.#database, stores, "readwrite", "strict", work);
   }
-}
 
-/**
- * @param {IDBTransaction} tx
- * @param {Chain} chain for when none is stored yet
- * @param {number} n
- * @param {string} hash
- */
-async function advance(tx, chain, n, hash) {
-  const chains = tx.objectStore("chains");
-  chains.put(advanced((await got(chains.get(chain.name))) ?? chain, n, hash));
+  /**
+   * @template Value
+   * @param {string[]} stores
+   * @param {(tx: IDBTransaction) => Promise<Value>} work
+   */
+  #note(stores, work) {
+    return transact(this.#database, stores, "readwrite", "relaxed", work);
+  }
 }
 
 /**
@@ -341,26 +276,6 @@ async function isFresh(tx, message) {
   const known = await got(inbox.get(message.id));
   if (known?.seq === 0) inbox.put({ ...known, epoch: message.epoch, seq: message.seq });
   return false;
-}
-
-/**
- * @param {IDBObjectStore} outbox
- * @param {string} id
- */
-async function drop(outbox, id) {
-  const order = await got(outbox.index("id").getKey(id));
-  if (order !== undefined) outbox.delete(order);
-  return order !== undefined;
-}
-
-/**
- * @param {IDBObjectStore} inbox
- * @param {string} id
- * @param {Stored["status"]} status
- */
-async function changeStatus(inbox, id, status) {
-  const message = await got(inbox.get(id));
-  if (message) inbox.put({ ...message, status });
 }
 
 /**
