@@ -17,7 +17,7 @@ LOWEST_PYTHON := $(LOWEST)/bin/python
 LOWEST_TESTS := tests/transport tests/extension \
 	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py)
 
-.PHONY: run demo test test-threads test-lowest check bench bench-quick bench-workers crucible nginx clean
+.PHONY: run demo test test-threads test-lowest check js bench bench-quick bench-workers crucible nginx chromium clean
 
 run: $(VENV)/.example
 	$(BIN)/flask --app example_app db upgrade
@@ -26,7 +26,7 @@ run: $(VENV)/.example
 demo: $(VENV)/.example
 	$(BIN)/python -m example_app.demo
 
-test: $(VENV)/.dev nginx
+test: $(VENV)/.dev nginx chromium
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 # The same servers once more, their sockets served as on other servers than gunicorn with gevent.
@@ -36,7 +36,7 @@ test-threads: $(VENV)/.dev nginx
 test-lowest: $(LOWEST)/.test
 	$(LOWEST_PYTHON) -m pytest $(PYTEST_FLAGS) $(LOWEST_TESTS)
 
-check: $(VENV)/.dev nginx
+check: $(VENV)/.dev nginx chromium
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict flask_e2emsg example_app benchmarks tests
@@ -56,8 +56,20 @@ bench-workers: $(VENV)/.bench
 crucible: $(VENV)/.dev
 	$(BIN)/python -m tests.crucible --profile campaign --seed "$(SEED)" --out build/crucible
 
+# The browser client's modules under Node, against another implementation, and their types.
+js: tests/js/node_modules
+	npm --prefix tests/js run --silent types
+	npm --prefix tests/js run --silent test
+
+tests/js/node_modules: tests/js/package-lock.json
+	npm --prefix tests/js ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 nginx:
 	@.ci/nginx
+
+chromium:
+	@.ci/chromium
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -13,6 +13,8 @@ from tests.nginx import OPT_OUT
 from tests.servers import PostgresServer
 
 DATABASES = ("sqlite", "postgresql")
+WITHOUT_CHROMIUM = "WITHOUT_CHROMIUM"
+BROWSER = Path(__file__).parent / "browser"
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +53,14 @@ def engine(database_url: str, connect_to: Callable[[str], Engine]) -> Engine:
     return connect_to(database_url)
 
 
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave the tests in a browser out where a developer has asked for it.
+
+    They are not even imported: who has no browser need not have what drives it.
+    """
+    return True if WITHOUT_CHROMIUM in os.environ and collection_path == BROWSER else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the tests with nginx out where a developer has asked for it."""
     if OPT_OUT in os.environ:
@@ -61,6 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what was left out."""
-    if OPT_OUT in os.environ:
-        text = f"NOT TESTED: nginx, because {OPT_OUT} is set. A change needs a run with it."
-        terminalreporter.write_line(text, red=True, bold=True)
+    for name, what in ((OPT_OUT, "nginx"), (WITHOUT_CHROMIUM, "the browser client")):
+        if name in os.environ:
+            text = f"NOT TESTED: {what}, because {name} is set. A change needs a run with it."
+            terminalreporter.write_line(text, red=True, bold=True)

@@ -51,6 +51,10 @@ export class Connection {
     this.wake = this.wake.bind(this);
   }
 
+  get link() {
+    return this.#link;
+  }
+
   /** The network is back: do not wait any longer. */
   wake() {
     this.#wake();

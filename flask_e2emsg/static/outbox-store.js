@@ -17,6 +17,7 @@ import { advance, got, transact } from "./database.js";
  * @property {number | null} expires_in seconds
  * @property {Bytes} content the envelope
  * @property {string} kid of the key that it is sealed with
+ * @property {string} readerKid of the key that it is sealed for
  * @property {number} n
  * @property {string} hash of the envelope
  * @property {boolean} isAttempted whether the server may have it

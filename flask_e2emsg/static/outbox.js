@@ -122,20 +122,8 @@ export class Outbox {
    *
    * @param {string} contact
    */
-  async sealAgain(contact) {
-    await this.exclusively(contact, async () => {
-      const key = await this.identity.key();
-      /** @type {Outgoing | undefined} */
-      let before;
-      for (const message of await this.store.outbox.allTo(contact)) {
-        if (!message.isAttempted || message.kid !== key.kid) {
-          before = await this.#sealedAgain(message, before);
-          await this.store.outbox.replace(before);
-        } else {
-          before = message;
-        }
-      }
-    });
+  sealAgain(contact) {
+    return this.exclusively(contact, () => this.#sealQueue(contact));
   }
 
   /** Seal everything anew, for a new key of mine. */
@@ -222,11 +210,39 @@ export class Outbox {
    */
   #attempt(contact) {
     return this.exclusively(contact, async () => {
-      const message = await this.store.outbox.firstTo(contact);
+      let message = await this.store.outbox.firstTo(contact);
       if (!message || (await this.#isHeld(message))) return null;
-      await this.store.outbox.attempted(message, true);
+      // A key may have been accepted since: what is sealed for another one helps nobody.
+      if (!(await this.#fits(message))) await this.#sealQueue(contact);
+      message = await this.store.outbox.firstTo(contact);
+      if (message) await this.store.outbox.attempted(message, true);
       return message;
     });
+  }
+
+  /** @param {string} contact */
+  async #sealQueue(contact) {
+    /** @type {Outgoing | undefined} */
+    let before;
+    for (const message of await this.store.outbox.allTo(contact)) {
+      if (message.isAttempted && (await this.#fits(message))) {
+        before = message;
+      } else {
+        before = await this.#sealedAgain(message, before);
+        await this.store.outbox.replace(before);
+      }
+    }
+  }
+
+  /**
+   * Whether a message is sealed with my key and for the contact's pinned one.
+   *
+   * @param {Outgoing} message
+   */
+  async #fits({ to, kid, readerKid }) {
+    const key = await this.identity.key();
+    const reader = to === this.me ? key : (await this.contacts.meet(to)).current;
+    return kid === key.kid && readerKid === reader.kid;
   }
 
   /** @param {Outgoing} message */
@@ -299,7 +315,7 @@ export class Outbox {
   }
 
   /**
-   * @param {Omit<Outgoing, "content" | "kid" | "n" | "hash">} message
+   * @param {Omit<Outgoing, "content" | "kid" | "readerKid" | "n" | "hash">} message
    * @param {Omit<Plaintext, "n" | "prev">} plaintext
    * @param {Outgoing | undefined} before in the outbox
    * @returns {Promise<Outgoing>}
@@ -311,7 +327,8 @@ export class Outbox {
     const reader = message.to === this.me ? key : (await this.contacts.meet(message.to)).current;
     const next = { ...plaintext, n: (n ?? 0) + 1, prev };
     const content = await seal(key, reader.publicKey, address, next);
-    return { ...message, content, kid: key.kid, n: next.n, hash: await hashOf(content) };
+    const kids = { kid: key.kid, readerKid: reader.kid };
+    return { ...message, ...kids, content, n: next.n, hash: await hashOf(content) };
   }
 
   /** @param {string} contact */

@@ -16,6 +16,7 @@ import { query } from "./rest.js";
 
 const LIMIT = 100;
 const WAIT_SECONDS = 25;
+const SHORTEST_MS = 1000; // a worker that is about to stop answers at once, again and again
 const LOST = 1006;
 const DONE = 1000;
 const UNAUTHORIZED = 4401;
@@ -44,7 +45,10 @@ export class PollingLink {
     const until = Date.now() + this.forSeconds * 1000;
     try {
       for (let at = cursor; !this.#aborter.signal.aborted && Date.now() < until; ) {
-        at = await this.#poll(at);
+        const startedAt = Date.now();
+        const next = await this.#poll(at);
+        if (at?.seq === next.seq) await this.#pause(startedAt + SHORTEST_MS - Date.now());
+        at = next;
       }
       return { code: DONE, wasLive: true };
     } catch (error) {
@@ -93,6 +97,14 @@ export class PollingLink {
     for (const entry of entries) this.onFrame(entry);
     if (isAtHead) this.onFrame({ type: "caught_up", head });
     return { epoch, seq: isAtHead ? head : entries.at(-1).seq };
+  }
+
+  /** @param {number} milliseconds */
+  #pause(milliseconds) {
+    return new Promise((resolve) => {
+      setTimeout(resolve, milliseconds);
+      this.#aborter.signal.addEventListener("abort", resolve, { once: true });
+    });
   }
 
   /**

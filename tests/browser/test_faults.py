@@ -61,9 +61,7 @@ def test_where_sockets_are_blocked_it_polls(bob: Tab, devices: Devices) -> None:
     assert not alice.told("fork") + bob.told("fork")
 
 
-def test_two_tabs_share_one_identity_and_one_outbox(
-    alice: Tab, bob: Tab, devices: Devices
-) -> None:
+def test_two_tabs_share_one_identity_and_one_outbox(alice: Tab, bob: Tab, devices: Devices) -> None:
     second = devices.another_tab(alice.context, alice.user_id)
     assert second.start() == "ready"
     second.wait("connected")

@@ -165,5 +165,3 @@ def opened_with_new_key(devices: Devices, user_id: str) -> Tab:
     tab.start()
     tab.call("replaceKey")
     return tab
-
-

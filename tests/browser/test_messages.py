@@ -89,6 +89,17 @@ def test_both_compute_the_same_safety_number(alice: Tab, bob: Tab) -> None:
     assert numbers[0]["qrText"] == f"e2emsg-safety:1:{numbers[0]['digits']}"
 
 
+def test_the_page_stays_alive_while_it_computes_a_safety_number(alice: Tab, bob: Tab) -> None:
+    script = """async (contact) => {
+      let ticks = 0;
+      const timer = setInterval(() => ticks++, 1);
+      await client.safetyNumber(contact);
+      clearInterval(timer);
+      return ticks;
+    }"""
+    assert alice.page.evaluate(script, bob.user_id) > 10
+
+
 def test_who_has_no_key_cannot_be_written_to(alice: Tab) -> None:
     assert alice.refusal("send", "nobody", "hello") == "no_key"
 
@@ -108,9 +119,12 @@ def test_without_x25519_it_says_so(devices: Devices) -> None:
 
 
 def test_another_user_needs_another_store(alice: Tab) -> None:
-    script = """() => import("/client/e2emsg.js").then(({ E2EClient }) =>
-      E2EClient.open({ url: "/api", userId: "other", token: () => "x", storeName: client.storeName })
-    ).then(() => "opened", (error) => error.code)"""
+    script = """async () => {
+      const { E2EClient } = await import("/api/static/e2emsg.js");
+      const options = { url: "/api", userId: "other", token: () => "x" };
+      return E2EClient.open({ ...options, storeName: client.storeName }).then(
+        () => "opened", (error) => error.code);
+    }"""
     assert alice.page.evaluate(script) == "other_user"
 
 
