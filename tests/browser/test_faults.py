@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -122,7 +122,9 @@ def test_a_refused_message_leaves_no_gap(alice: Tab, bob: Tab) -> None:
     assert not bob.told("gap") + bob.told("fork")
 
 
-TAMPERINGS = {
+Change = Callable[[sqlite3.Row, sqlite3.Row], dict[str, object]]  # of a row, and another one
+
+TAMPERINGS: dict[str, tuple[str, Change]] = {
     "a byte": ("wrap", lambda row, other: {"encrypted_content": flipped(row["encrypted_content"])}),
     "the conversation": ("wrap", lambda row, other: {"conversation_id": "another"}),
     "another's envelope": (
