@@ -26,7 +26,7 @@ run: $(VENV)/.example
 demo: $(VENV)/.example
 	$(BIN)/python -m example_app.demo
 
-test: $(VENV)/.dev nginx chromium
+test: $(VENV)/.dev js nginx chromium
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 # The same servers once more, their sockets served as on other servers than gunicorn with gevent.
@@ -36,7 +36,7 @@ test-threads: $(VENV)/.dev nginx
 test-lowest: $(LOWEST)/.test
 	$(LOWEST_PYTHON) -m pytest $(PYTEST_FLAGS) $(LOWEST_TESTS)
 
-check: $(VENV)/.dev nginx chromium
+check: $(VENV)/.dev js nginx chromium
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict flask_e2emsg example_app benchmarks tests
@@ -62,6 +62,7 @@ js: tests/js/node_modules
 	npm --prefix tests/js run --silent test
 
 tests/js/node_modules: tests/js/package-lock.json
+	@command -v npm >/dev/null || { echo "The browser client's tests need Node.js 20 and npm." >&2; exit 1; }
 	npm --prefix tests/js ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 

@@ -37,17 +37,20 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(database: Path) -> Iterator[GunicornServer]:
-    """One gevent worker that checks envelopes."""
+    """One gevent worker on SQLite."""
+    with serving(f"sqlite:///{database}", database.with_name("server.log")) as running:
+        yield running
+
+
+def serving(database_url: str, log_path: Path) -> GunicornServer:
+    """A server that checks envelopes, with the page, on an empty database; not yet started."""
     env = {
-        "DATABASE_URL": f"sqlite:///{database}",
+        "DATABASE_URL": database_url,
         "JWT_SECRET_KEY": JWT_SECRET_KEY,
         "E2EMSG_CHECK_ENVELOPES": "true",
     }
     run_once("tests.acceptance.host", "create", env=env)
-    log_path = database.with_name("server.log")
-    app = "tests.browser.host:create_app()"
-    with GunicornServer(app, env=env, log_path=log_path) as running:
-        yield running
+    return GunicornServer("tests.browser.host:create_app()", env=env, log_path=log_path)
 
 
 @pytest.fixture

@@ -34,6 +34,12 @@ class Tab:
         self.page.goto(self._url)
         return self.start()
 
+    def another(self) -> Page:
+        """One more page on the same device, with no client in it yet."""
+        page = self.context.new_page()
+        page.goto(self._url)
+        return page
+
     def call(self, method: str, *arguments: object) -> Any:
         """Call a method of the client."""
         return self.page.evaluate(

@@ -14,7 +14,6 @@ from flask_e2emsg.client import events, vault
 from flask_e2emsg.client.__main__ import _options
 from tests.acceptance.conftest import Hosting, hosting
 from tests.client.live.devices import Devices
-from tests.client.live.shelf import Shelf
 from tests.docs.hosts import SECRET, run
 from tests.docs.markdown import Block, Page, in_backticks
 from tests.docs.test_documents import arguments, commands
@@ -30,7 +29,10 @@ PIECES = [block for block in CLIENTS.blocks("python") if block.file_name is None
 def devices(hosting: Hosting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Devices]:
     monkeypatch.setattr(vault, "SCRYPT_N", 1 << 10)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with hosting.gunicorn("sqlite") as server, Devices(server, tmp_path) as made:
+    with (
+        hosting.gunicorn("sqlite", E2EMSG_CHECK_ENVELOPES=True) as server,
+        Devices(server, tmp_path) as made,
+    ):
         yield made
 
 
@@ -39,9 +41,8 @@ def execute(block: Block, names: dict[str, Any]) -> None:
 
 
 def test_every_piece_runs_in_the_order_of_the_page(
-    devices: Devices, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    devices: Devices, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shelf = Shelf(monkeypatch)
     alice, bob = devices.ready("alice"), devices.ready("bob")
     bob.write(alice, "what alice is told")
     names: dict[str, Any] = {"client": alice.client, "bob": bob.user_id}
@@ -55,7 +56,7 @@ def test_every_piece_runs_in_the_order_of_the_page(
     assert f"{bob.user_id} text what alice is told" in printed
     assert re.search(r"^\d{5}( \d{5}){11}$", printed, re.MULTILINE)
     assert printed.endswith("somebody is not here yet\n")
-    assert shelf.kept
+    assert alice.rest.get("/api/key-backup").status == 200
     bob.quiet()
     assert [one.type for one in bob.told(events.Message)] == [
         *("text", "edit", "reaction", "delete", "text")

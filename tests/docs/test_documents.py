@@ -66,7 +66,8 @@ PAGES = [
     *(SECURITY, DEPLOYMENT, PERFORMANCE, SCALING, CRYPTO, CLIENTS),
 ]
 
-LANGUAGES = {"ini", "json", "python", "sh", "sql", "text"}  # SQL is run in tests/store
+# SQL is run in tests/store, what is for a browser in tests/browser.
+LANGUAGES = {"ini", "json", "python", "sh", "sql", "text", "html", "javascript"}
 COMMANDS = {"flask", "gunicorn", "make", "pip", "python"}
 LOG_SECONDS = 10.0
 

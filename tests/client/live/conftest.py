@@ -17,8 +17,8 @@ __all__ = ["_quiet_log", "hosting"]
 
 @pytest.fixture(scope="module")
 def server(hosting: Hosting) -> Iterator[GunicornServer]:
-    """A gunicorn with one gevent worker, on SQLite, of this module alone."""
-    with hosting.gunicorn("sqlite") as running:
+    """A gunicorn with one gevent worker, on SQLite, of this module alone; it checks envelopes."""
+    with hosting.gunicorn("sqlite", E2EMSG_CHECK_ENVELOPES=True) as running:
         yield running
 
 

@@ -80,6 +80,11 @@ class Device:
             if before is None:
                 return found[::-1]
 
+    def history_with(self, contact: str) -> list[events.Message]:
+        """Its newest page, in which everything opens, oldest first."""
+        page = self.client.history(contact).messages
+        return [one for one in reversed(page) if isinstance(one, events.Message)]
+
 
 class Devices:
     """Makes them, and closes them at the end."""

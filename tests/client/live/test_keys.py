@@ -15,7 +15,6 @@ from flask_e2emsg.client.errors import (
     WrongCode,
 )
 from tests.client.live.devices import Device, Devices
-from tests.client.live.shelf import Shelf
 
 
 @pytest.fixture
@@ -26,11 +25,6 @@ def alice(devices: Devices) -> Device:
 @pytest.fixture
 def bob(devices: Devices) -> Device:
     return devices.ready("bob")
-
-
-@pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    return Shelf(monkeypatch)
 
 
 def lose_the_key(devices: Devices, name: str) -> Device:
@@ -130,7 +124,7 @@ def test_another_key_of_mine_in_the_directory_stops_sending(
 
 
 def test_a_restored_store_reads_the_whole_history(
-    devices: Devices, shelf: Shelf, alice: Device, bob: Device
+    devices: Devices, alice: Device, bob: Device
 ) -> None:
     alice.write(bob, "question")
     bob.write(alice, "answer")
@@ -152,7 +146,7 @@ def test_a_restored_store_reads_the_whole_history(
 
 
 def test_two_devices_of_one_key_see_what_each_other_writes(
-    devices: Devices, shelf: Shelf, alice: Device, bob: Device
+    devices: Devices, alice: Device, bob: Device
 ) -> None:
     code = alice.client.make_backup()
     laptop = devices.new("alice", "laptop")
@@ -168,7 +162,7 @@ def test_two_devices_of_one_key_see_what_each_other_writes(
 
 
 def test_two_devices_that_write_at_once_are_a_fork(
-    devices: Devices, shelf: Shelf, alice: Device, bob: Device
+    devices: Devices, alice: Device, bob: Device
 ) -> None:
     alice.write(bob, "one")
     code = alice.client.make_backup()
@@ -187,13 +181,14 @@ def test_two_devices_that_write_at_once_are_a_fork(
     bob.until(events.Message, id=written)
 
 
-def test_a_backup_replaces_the_one_before(devices: Devices, shelf: Shelf, alice: Device) -> None:
+def test_a_backup_replaces_the_one_before(devices: Devices, alice: Device) -> None:
     with pytest.raises(NoBackup):
         alice.client.restore(new_code())
     first, second = alice.client.make_backup(), alice.client.make_backup()
     with pytest.raises(WrongCode):
         alice.client.restore(first)
     alice.client.restore(second)
-    shelf.versions[alice.user_id] += 1  # another device was quicker
-    shelf.kept.clear()
+    assert alice.rest.call("DELETE", "/api/key-backup").status == 204  # by another device
+    with pytest.raises(NoBackup):
+        alice.client.restore(second)
     alice.client.restore(alice.client.make_backup())
