@@ -66,7 +66,7 @@ setup(
         "redis": [REDIS],
         "gunicorn": [GUNICORN],
         "client": [CRYPTOGRAPHY, PYHPKE, WEBSOCKETS],
-        "example": [ARGON2, GUNICORN, PSYCOPG],
+        "example": [ARGON2, CRYPTOGRAPHY, GUNICORN, PSYCOPG, PYHPKE],
         "bench": BENCH,
         "test": TEST,
         "dev": [

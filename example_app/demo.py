@@ -1,7 +1,8 @@
 """Two users talk over a running example app: `make run` in one terminal, `make demo` in another.
 
-Each frame is printed as it comes. The exit code is 0 only if everything came as protocol.md says,
-in order and in time; otherwise the last line says what did not.
+Each frame is printed as it comes, and what its envelope has inside for those who can open it. The
+exit code is 0 only if everything came as protocol.md says, in order and in time; otherwise the last
+line says what did not. (`flask_e2emsg.client` does all this by itself; here one can watch.)
 """
 
 import argparse
@@ -10,7 +11,6 @@ import os
 import secrets
 import sys
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +19,16 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, Request, build_opener
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
+
+from flask_e2emsg.client.envelope import Address, open_envelope, parse, seal
+from flask_e2emsg.client.errors import CannotOpen
+from flask_e2emsg.client.keys import IdentityKey
+from flask_e2emsg.client.plaintext import Plaintext, decode, encode, hash_of, hash_text
+from flask_e2emsg.protocol.values import decode_binary, encode_binary
 
 DEADLINE_SECONDS = 5.0  # for each frame that is waited for
 BACKLOG = 3  # messages that are sent while bob is away
@@ -46,7 +52,7 @@ def main() -> int:
     options = _options()
     try:
         run(options.url.rstrip("/"))
-    except (Failed, OSError, WebSocketException) as error:
+    except (Failed, CannotOpen, OSError, WebSocketException) as error:
         say(f"\nFAILED: {error}", file=sys.stderr)
         return 1
     say("\nOK: everything came, in order and in time.")
@@ -56,7 +62,7 @@ def main() -> int:
 def run(url: str) -> None:
     """The story, against the server at the URL. Raises: Failed."""
     say(f"Server: {url}")
-    say("The contents are random bytes that stand for ciphertext: the server cannot tell.")
+    say("What they write is sealed by one and opened by the other. The server has no key for it.")
     alice, bob = User.register(url, "alice"), User.register(url, "bob")
 
     with alice.online(), bob.online():
@@ -66,12 +72,14 @@ def run(url: str) -> None:
 
         step(f"bob goes away; alice sends {BACKLOG} messages")
         bob.leave()
-        waiting = [alice.send(to=bob) for _ in range(BACKLOG)]
+        waiting = [
+            alice.send(bob, f"You missed this, {n} of {BACKLOG}") for n in range(1, BACKLOG + 1)
+        ]
 
         step("bob comes back with his cursor and gets what he has missed")
         bob.arrive()
         for message in waiting:
-            bob.receive(message)
+            bob.receive(message, alice)
         bob.expect("caught_up")
         bob.acknowledge()
         ids = [message["id"] for message in waiting]
@@ -85,8 +93,8 @@ def run(url: str) -> None:
 
 def exchange(sender: "User", recipient: "User") -> None:
     """One message, from sending to the receipt that it was read."""
-    message = sender.send(to=recipient)
-    recipient.receive(message)
+    message = sender.send(recipient, f"Hello, {recipient.name}!")
+    recipient.receive(message, sender)
     recipient.acknowledge()
     sender.expect_receipts("delivered", [message["id"]], by=recipient)
     recipient.read([message["id"]])
@@ -102,9 +110,11 @@ class User:
     url: str
     id: str
     token: str = field(repr=False)
+    key: IdentityKey = field(default_factory=IdentityKey.generate, repr=False)
     epoch: str | None = None
     positions: list[int] = field(default_factory=list)  # of my mailbox, as they became known
     frames: list[Frame] = field(default_factory=list)  # came while another one was waited for
+    chain: tuple[int, bytes | None] = (0, None)  # how many were sealed so far, hash of the last one
     _open: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @classmethod
@@ -114,7 +124,9 @@ class User:
         post(f"{url}/api/register", who)
         account = post(f"{url}/api/login", who)
         show(name, "→", "registered", {"username": who["username"], "user_id": account["user_id"]})
-        return cls(name, url, account["user_id"], account["access_token"])
+        user = cls(name, url, account["user_id"], account["access_token"])
+        post(f"{url}/api/keys", {"public_key": encode_binary(user.key.public)}, user.token)
+        return user
 
     @contextmanager
     def online(self) -> Iterator[None]:
@@ -148,18 +160,32 @@ class User:
         have = set(self.positions)
         return next(seq for seq in range(len(have) + 1) if seq + 1 not in have)
 
-    def send(self, to: "User") -> Frame:
-        """Send random bytes; returns the frame once the server has stored it."""
-        content = urlsafe_b64encode(secrets.token_bytes(96)).rstrip(b"=").decode("ascii")
-        message = {"type": "send", "id": str(uuid4()), "to": to.id, "encrypted_content": content}
+    def send(self, to: "User", text: str) -> Frame:
+        """Seal a text and send it; returns the frame once the server has stored it."""
+        message_id = uuid4()
+        content = encode_binary(self._sealed(message_id, to, text))
+        message = {"type": "send", "id": str(message_id), "to": to.id, "encrypted_content": content}
         self._write(message)
         self.expect("accepted", id=message["id"], duplicate=False)
         return message
 
-    def receive(self, message: Frame) -> None:
-        """Wait for a message that somebody sent me."""
+    def receive(self, message: Frame, sender: "User") -> None:
+        """Wait for a message that somebody sent me, and open it."""
         content = message["encrypted_content"]
         self.expect("message", id=message["id"], recipient=self.id, encrypted_content=content)
+        address = Address(UUID(message["id"]), sender.id, self.id)
+        envelope = parse(decode_binary(content, "encrypted_content"))
+        opened = decode(open_envelope(envelope, address, [self.key], [sender.key.public]))
+        show(self.name, "=", "opened", {"body": repr(opened.body)}, shorten=False)
+
+    def _sealed(self, message_id: UUID, to: "User", text: str) -> bytes:
+        count, last = self.chain
+        sent_at = int(time.time() * 1000)
+        plaintext = Plaintext("text", sent_at, count + 1, hash_text(last), text)
+        address = Address(message_id, self.id, to.id)
+        envelope = seal(encode(plaintext), address, self.key, [to.key.public])
+        self.chain = count + 1, hash_of(envelope)
+        return envelope
 
     def acknowledge(self) -> None:
         """Say that everything up to my position is stored."""
@@ -219,9 +245,11 @@ class User:
         self._socket.send(json.dumps(frame))
 
 
-def post(url: str, body: Frame) -> Frame:
+def post(url: str, body: Frame, token: str | None = None) -> Frame:
     """The answer to a JSON request. Raises: Failed: it was refused, or nobody listens."""
-    request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    headers["Content-Type"] = "application/json"
+    request = Request(url, json.dumps(body).encode(), headers)
     try:
         with _open_url(request, timeout=DEADLINE_SECONDS) as response:
             answer: Frame = json.load(response)
@@ -244,10 +272,10 @@ def step(title: str) -> None:
     say(f"\n{title}")
 
 
-def show(who: str, direction: str, type: str, members: Frame) -> None:
+def show(who: str, direction: str, type: str, members: Frame, *, shorten: bool = True) -> None:
     """Print one line: when, who, whether to (→) or from (←) the server, and what."""
     text = " ".join(
-        f"{name}={_short(value)}"
+        f"{name}={_short(value) if shorten else value}"
         for name, value in members.items()
         if name not in UNTOLD and value is not None
     )

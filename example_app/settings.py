@@ -19,7 +19,6 @@ def from_environment(instance_path: str) -> dict[str, Any]:
         "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True},
         "JWT_SECRET_KEY": os.environ.get("JWT_SECRET_KEY") or kept_secret(Path(instance_path)),
         "JWT_ACCESS_TOKEN_EXPIRES": timedelta(hours=1),
-        "E2EMSG_CHECK_ENVELOPES": False,  # True once every client sends well-formed envelopes
     }
 
 
