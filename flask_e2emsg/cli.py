@@ -1,9 +1,10 @@
-"""`flask e2emsg revision`, `purge`, `restored` and `doctor`.
+"""`flask e2emsg revision`, `purge`, `restored`, `doctor` and `audit`.
 
 `revision` writes a migration into the host's own Flask-Migrate folder, which calls the steps that
 ship with this package, so that `flask db upgrade` is all that a host ever runs. It changes no
 database. `purge` removes what is past its time, for a cron job or by hand. `restored` is for the
 time after a restore from a backup. `doctor` says what is wrong with the settings, and what to do.
+`audit` looks for texts that the server should never have seen.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import click
+import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError, rev_id
 from flask import current_app
 from flask.cli import AppGroup
 
+from .audit import Texts, files_of, search_database, search_files
 from .doctor import examine, load_gunicorn
 from .errors import E2EMsgError
 from .store import schema
@@ -91,6 +95,42 @@ def run_doctor(location: str | None) -> None:
         click.echo(f"{problems} {'problem' if problems == 1 else 'problems'} found.")
         sys.exit(1)
     click.echo("No problems found.")
+
+
+@e2emsg_cli.command("audit")
+@click.argument("texts", type=click.File(encoding="utf-8"))
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
+def run_audit(texts: TextIO, paths: tuple[Path, ...]) -> None:
+    """Look for texts that only clients should know: in every table of the database, and in PATHS.
+
+    TEXTS is a file with one text on each line, or - for standard input. Write them with a real
+    client first. PATHS are logs, dumps, captures of traffic, or folders of them; the files of a
+    SQLite database are looked through anyway.
+    """
+    engine = current_app.extensions["sqlalchemy"].engine
+    seen: list[tuple[object, int]] = []
+    try:
+        wanted = Texts(texts.read().splitlines())
+        leaks = [
+            *search_database(engine, wanted, lambda table, rows: seen.append((table, rows))),
+            *search_files([*files_of(engine), *paths], wanted, lambda *file: seen.append(file)),
+        ]
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    except sa.exc.SQLAlchemyError as error:
+        # The text may hold the address, and that a password.
+        raise click.ClickException(f"The database failed: {type(error).__name__}.") from None
+    for leak in leaks:
+        click.echo(f"FOUND: text {leak.number} {leak.form} in {leak.place}")
+    files = [(name, size) for name, size in seen if isinstance(name, Path)]
+    rows = sum(count for name, count in seen if not isinstance(name, Path))
+    click.echo(
+        f"Looked for {wanted.count} {'text' if wanted.count == 1 else 'texts'} in "
+        f"{len(seen) - len(files)} tables with {rows} rows, and in {len(files)} files with "
+        f"{sum(size for _, size in files)} bytes: found {len(leaks) or 'nothing'}."
+    )
+    if leaks:
+        sys.exit(1)
 
 
 def _scripts_of_host() -> ScriptDirectory:

@@ -98,6 +98,12 @@ class PostgresServer:
         """Whether it is the embedded server, which a test may crash."""
         return "TEST_DATABASE_URL" not in os.environ
 
+    @property
+    def log_of_changes(self) -> Path:
+        """The folder of what goes to the disk before the tables (WAL)."""
+        assert self._embedded is not None, "only the embedded server's folder is known"
+        return Path(self._embedded.pgdata) / "pg_wal"
+
     def crash_and_restart(self) -> None:
         """Stop in `immediate` mode, as a crash does, and return when recovery is done.
 
