@@ -16,15 +16,20 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pyhpke import AEADId, CipherSuite, KDFId, KEMId, KEMKeyPair, PyHPKEError
 
+from ..protocol.envelope import (
+    HEADER_LENGTH,
+    NONCE_LENGTH,
+    SUITE,
+    TAG_LENGTH,
+    VERSION,
+    WRAP_LENGTH,
+    kid_of,
+)
 from .errors import Forged, Malformed, NotForMe, UnknownSenderKey, UnknownSuite, WrongMessageId
-from .keys import IdentityKey, hpke_public_key, kid_of, label, length_prefixed
+from .keys import IdentityKey, hpke_public_key, label, length_prefixed
 from .plaintext import BUCKETS, pad, unpad
 
-VERSION, SUITE = 1, 1
-NONCE_LENGTH, KEY_LENGTH, TAG_LENGTH = 12, 32, 16
-HEAD_LENGTH = 1 + 1 + 16 + 8 + 1
-WRAP_LENGTH = 8 + 32 + KEY_LENGTH + TAG_LENGTH
-MAX_WRAPS = 255
+KEY_LENGTH = 32
 
 HPKE = CipherSuite.new(
     KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.AES256_GCM
@@ -81,16 +86,16 @@ def parse(octets: bytes) -> Envelope:
         Malformed: lengths and numbers are not those of the table.
         UnknownSuite: the first two bytes are of another version or suite.
     """
-    if len(octets) < HEAD_LENGTH:
+    if len(octets) < HEADER_LENGTH:
         raise Malformed("The envelope is cut short.")
-    version, suite, count = octets[0], octets[1], octets[HEAD_LENGTH - 1]
+    version, suite, count = octets[0], octets[1], octets[HEADER_LENGTH - 1]
     if (version, suite) != (VERSION, SUITE):
         raise UnknownSuite(version, suite)
-    wraps_end = HEAD_LENGTH + count * WRAP_LENGTH
+    wraps_end = HEADER_LENGTH + count * WRAP_LENGTH
     payload = octets[wraps_end + NONCE_LENGTH :]
     if count == 0 or len(payload) - TAG_LENGTH not in BUCKETS:
         raise Malformed("The envelope has a length that no client makes.")
-    wraps = tuple(_parse_wrap(octets, at) for at in range(HEAD_LENGTH, wraps_end, WRAP_LENGTH))
+    wraps = tuple(_parse_wrap(octets, at) for at in range(HEADER_LENGTH, wraps_end, WRAP_LENGTH))
     if len({wrap.kid for wrap in wraps}) != count:
         raise Malformed("The envelope has two wraps for one key.")
     nonce = octets[wraps_end : wraps_end + NONCE_LENGTH]

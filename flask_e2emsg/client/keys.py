@@ -5,17 +5,15 @@ A private key shows nothing of itself: its `repr` has the kid.
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pyhpke import KEMKey, KEMKeyInterface
 
 from .. import errors as wire
+from ..protocol.envelope import kid_of
 from ..protocol.keys import check_public_key
 from .errors import UnusableKey
-
-KID_LENGTH = 8
 
 
 def label(text: str) -> bytes:
@@ -27,11 +25,6 @@ def length_prefixed(text: str) -> bytes:
     """The length of the UTF-8 bytes in two bytes, then those bytes."""
     octets = text.encode()
     return len(octets).to_bytes(2, "big") + octets
-
-
-def kid_of(public_key: bytes) -> bytes:
-    """The 8 bytes that name a public key: a hint for finding it, and proof of nothing."""
-    return hashlib.sha256(label("flask-e2emsg kid v1") + public_key).digest()[:KID_LENGTH]
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import BadRequest
+from ..protocol.envelope import kid_of
 from ..protocol.values import decode_binary, encode_binary
 from . import events, plaintext
 from .chain import Link
@@ -25,7 +26,6 @@ from .contacts import Contacts
 from .envelope import Address, open_envelope, parse, seal
 from .errors import CannotOpen, CannotSend, ServerError
 from .identity import Identity
-from .keys import kid_of
 from .outbox import Outgoing
 from .reading import Frame, Reader, kid_in, time_of
 from .rest import Rest

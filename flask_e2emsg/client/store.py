@@ -11,12 +11,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ..protocol.envelope import kid_of
 from ..protocol.values import Cursor
 from .chain import Link, newest_of
 from .database import Database
 from .entries import Entries
 from .errors import WrongUser
-from .keys import IdentityKey, kid_of
+from .keys import IdentityKey
 from .outbox import Outbox
 from .vault import Lock, Vault, passphrase_of_the_system
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from ..errors import BadRequest, StaleKey
-from ..protocol.envelope import kid, outline
+from ..protocol.envelope import kid_of, outline
 from ..protocol.frames import Outgoing
 from ..protocol.values import encode_binary, format_time
 from ..store.accounts import Party, PublicKey
@@ -82,7 +82,7 @@ class Envelopes:
             raise StaleKey(_shown(user_id, key), message_id=culprit)
 
     def _remember(self, user_id: str, key: PublicKey | None) -> bytes | None:
-        name = None if key is None else kid(key.public_key)
+        name = None if key is None else kid_of(key.public_key)
         with self._lock:
             self._kids[user_id] = name, time.monotonic() + KEY_SECONDS
             if len(self._kids) > REMEMBERED_KEYS:

@@ -30,7 +30,7 @@ class Outline:
     readers: frozenset[bytes] = field(repr=False)
 
 
-def kid(public_key: bytes) -> bytes:
+def kid_of(public_key: bytes) -> bytes:
     """The short name of a key, 8 bytes: a hint for finding it, proof of nothing."""
     return sha256(_KID_LABEL + public_key).digest()[:KID_LENGTH]
 
