@@ -15,7 +15,8 @@ PIP_INSTALL := $(BIN)/python $(PIP)
 LOWEST := $(VENV)/lowest
 LOWEST_PYTHON := $(LOWEST)/bin/python
 LOWEST_TESTS := tests/transport tests/extension \
-	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py)
+	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py) \
+	$(addprefix tests/client/test_,connection.py envelope.py vectors.py)
 
 .PHONY: run demo test test-threads test-lowest check js bench bench-quick bench-workers crucible nginx chromium clean
 

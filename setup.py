@@ -16,7 +16,7 @@ TEST = [
     CRYPTOGRAPHY,
     "hypothesis>=6.100",
     "kosoku",
-    "playwright>=1.49",
+    "playwright>=1.55",
     "psycopg2-binary>=2.9.5",
     PYHPKE,
     "pytest>=8.3.2",
