@@ -199,11 +199,14 @@ FRAMES: dict[str, ClientFrame] = {
 
 
 def routes_of(app: Flask) -> set[tuple[str, str]]:
-    """The extension's routes, without the methods that Flask adds by itself."""
+    """The extension's routes, without the methods that Flask adds by itself.
+
+    The browser client's files are for everybody.
+    """
     return {
         (method, rule.rule)
         for rule in app.url_map.iter_rules()
-        if rule.endpoint.startswith(ENDPOINTS)
+        if rule.endpoint.startswith(ENDPOINTS) and rule.endpoint != f"{ENDPOINTS}static"
         for method in (rule.methods or {"GET"}) - {"HEAD", "OPTIONS"}
     }
 
