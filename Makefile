@@ -18,7 +18,7 @@ LOWEST_TESTS := tests/transport tests/extension \
 	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py) \
 	$(addprefix tests/client/test_,connection.py envelope.py vectors.py)
 
-.PHONY: run demo test test-threads test-lowest check js bench bench-quick bench-workers crucible nginx chromium clean
+.PHONY: run demo test test-threads test-lowest check js screenshots bench bench-quick bench-workers crucible nginx chromium clean
 
 run: $(VENV)/.example
 	$(BIN)/flask --app example_app db upgrade
@@ -66,6 +66,10 @@ tests/js/node_modules: tests/js/package-lock.json
 	@command -v npm >/dev/null || { echo "The browser client's tests need Node.js 20 and npm." >&2; exit 1; }
 	npm --prefix tests/js ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
+
+# The pictures of the chat in docs/, taken anew.
+screenshots: $(VENV)/.dev chromium
+	SCREENSHOTS=docs $(BIN)/python -m pytest tests/example_app/test_screenshots.py
 
 nginx:
 	@.ci/nginx

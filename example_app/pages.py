@@ -1,10 +1,29 @@
-"""The landing page: what this server is and what it answers."""
+"""The chat, and a page that says what this server is and what it answers.
+
+The chat is a shell without content: its modules in `static/` run the browser client, and the server
+sees nothing of what they show. The policy lets a page run no script and load no style but its own.
+"""
 
 import re
 from dataclasses import dataclass
 
-from flask import Blueprint, current_app, render_template
+from flask import Blueprint, Response, current_app, render_template
 from werkzeug.routing import Rule
+
+POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",  # no text becomes markup, not even by mistake
+        "trusted-types 'none'",
+    ]
+)
 
 bp = Blueprint("pages", __name__)
 
@@ -16,9 +35,23 @@ class Endpoint:
 
 
 @bp.get("/")
-def landing() -> str:
+def chat() -> str:
+    """The chat. What it shows is made in the browser."""
+    return render_template("chat.html")
+
+
+@bp.get("/about")
+def about() -> str:
     """Say what this server is and what it answers."""
-    return render_template("landing.html", endpoints=_endpoints())
+    return render_template("about.html", endpoints=_endpoints())
+
+
+@bp.after_request
+def _protect(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
 
 
 def _endpoints() -> list[Endpoint]:

@@ -1,20 +1,24 @@
-"""Databases for the tests of every layer: empty ones, on SQLite and on a real PostgreSQL."""
+"""What tests of several layers share: empty databases, on SQLite and on a real PostgreSQL, and a
+real browser.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from tests.nginx import OPT_OUT
+from tests import nginx
 from tests.servers import PostgresServer
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 DATABASES = ("sqlite", "postgresql")
-WITHOUT_CHROMIUM = "WITHOUT_CHROMIUM"
-BROWSER = Path(__file__).parent / "browser"
 
 
 @pytest.fixture(scope="session")
@@ -53,25 +57,41 @@ def engine(database_url: str, connect_to: Callable[[str], Engine]) -> Engine:
     return connect_to(database_url)
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave the tests in a browser out where a developer has asked for it.
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests of a process."""
+    from tests import chromium  # where nothing needs a browser, Playwright need not be there
 
-    They are not even imported: who has no browser need not have what drives it.
-    """
-    return True if WITHOUT_CHROMIUM in os.environ and collection_path == BROWSER else None
+    yield from chromium.launched()
+
+
+def is_with_nginx(item: pytest.Item) -> bool:
+    return "nginx" in item.path.stem
+
+
+def is_with_chromium(item: pytest.Item) -> bool:
+    return "browser" in getattr(item, "fixturenames", ())
+
+
+# What a developer can leave out: the variable that asks for it, what it is, and which tests.
+OPT_OUTS = [
+    (nginx.OPT_OUT, "nginx", is_with_nginx),
+    ("WITHOUT_CHROMIUM", "the browser client", is_with_chromium),
+]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests with nginx out where a developer has asked for it."""
-    if OPT_OUT in os.environ:
-        left_out = [item for item in items if "nginx" in item.path.stem]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+    """Leave out the tests that a developer has asked to leave out."""
+    for variable, _, needs in OPT_OUTS:
+        if variable in os.environ:
+            left_out = [item for item in items if needs(item)]
+            items[:] = [item for item in items if not needs(item)]
+            config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what was left out."""
-    for name, what in ((OPT_OUT, "nginx"), (WITHOUT_CHROMIUM, "the browser client")):
-        if name in os.environ:
-            text = f"NOT TESTED: {what}, because {name} is set. A change needs a run with it."
+    for variable, what, _ in OPT_OUTS:
+        if variable in os.environ:
+            text = f"NOT TESTED: {what}, because {variable} is set. A change needs a run with it."
             terminalreporter.write_line(text, red=True, bold=True)

@@ -1,5 +1,6 @@
 """The example host: its users, its settings and its landing page, without a server."""
 
+import re
 import stat
 import subprocess
 import sys
@@ -183,8 +184,74 @@ def bearer(user: dict[str, str]) -> dict[str, str]:
     return {"Authorization": f"Bearer {user['access_token']}"}
 
 
-def test_the_landing_page_names_the_endpoints(client: FlaskClient) -> None:
+class TestDirectory:
+    def test_somebody_is_found_by_name(self, client: FlaskClient) -> None:
+        alice = client.post("/api/register", json=ALICE | {"username": "zo\u00eb"}).get_json()
+        found = client.get("/api/users/zoe\u0308", headers=bearer(alice))
+        assert found.get_json() == {"user_id": alice["user_id"], "username": "zo\u00eb"}
+
+    def test_a_name_that_nobody_has_is_404(self, client: FlaskClient) -> None:
+        alice = client.post("/api/register", json=ALICE).get_json()
+        assert error_of(client.get("/api/users/bob", headers=bearer(alice))) == (404, "not_found")
+
+    def test_ids_are_answered_with_names(self, client: FlaskClient) -> None:
+        alice, bob = (
+            client.post("/api/register", json=ALICE | {"username": name}).get_json()
+            for name in ("alice", "bob")
+        )
+        ids = f"{alice['user_id']},{bob['user_id']},999,x,,-1"
+        found = client.get(f"/api/users?ids={ids}", headers=bearer(alice)).get_json()
+        assert {each["user_id"]: each["username"] for each in found} == {
+            alice["user_id"]: "alice",
+            bob["user_id"]: "bob",
+        }
+
+    def test_too_many_ids_are_400(self, client: FlaskClient) -> None:
+        alice = client.post("/api/register", json=ALICE).get_json()
+        ids = ",".join(map(str, range(101)))
+        response = client.get(f"/api/users?ids={ids}", headers=bearer(alice))
+        assert error_of(response) == (400, "bad_request")
+
+    @pytest.mark.parametrize("path", ["/api/users/alice", "/api/users?ids=1"])
+    @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer nonsense"}], ids=len)
+    def test_a_stranger_is_told_nothing(
+        self, client: FlaskClient, path: str, header: dict[str, str]
+    ) -> None:
+        client.post("/api/register", json=ALICE)
+        assert error_of(client.get(path, headers=header)) == (401, "unauthorized")
+
+
+class TestRenewal:
+    def test_a_token_gives_another_one_of_the_same_user(self, client: FlaskClient) -> None:
+        alice = client.post("/api/register", json=ALICE).get_json()
+        renewed = client.post("/api/token", headers=bearer(alice)).get_json()
+        assert renewed["user_id"] == alice["user_id"]
+        assert client.get("/api/users/alice", headers=bearer(renewed)).status_code == 200
+
+    def test_without_a_valid_token_there_is_none(self, client: FlaskClient) -> None:
+        assert error_of(client.post("/api/token")) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize("path", ["/", "/about"])
+def test_a_page_runs_only_scripts_of_its_own(client: FlaskClient, path: str) -> None:
+    response = client.get(path)
+    policy = response.headers["Content-Security-Policy"].split("; ")
+    assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
+    assert "unsafe" not in response.headers["Content-Security-Policy"]
+    page = response.get_data(as_text=True)
+    assert "style=" not in page
+    assert "<style" not in page
+    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page))
+
+
+def test_the_chat_says_what_the_clients_modules_must_be(client: FlaskClient) -> None:
     page = client.get("/").get_data(as_text=True)
+    assert re.search(r'href="/api/static/e2emsg.js" integrity="sha384-', page)
+    assert 'href="/about"' in page
+
+
+def test_the_about_page_names_the_endpoints(client: FlaskClient) -> None:
+    page = client.get("/about").get_data(as_text=True)
     for path in ("/api/register", "/api/login", "/api/ws"):
         assert f"<code>{path}</code>" in page
 
