@@ -149,7 +149,7 @@ export class Thread {
       const scroll = byId("scroll");
       const isFirst = this.#next === null;
       const fromBottom = scroll.scrollHeight - scroll.scrollTop;
-      for (const message of page.messages) {
+      for (const message of page.messages.reverse()) {
         rows.put({ ...message, wait: null });
         rows.annotate(message.id, this.#notes.get(message.id) ?? null);
       }

@@ -13,6 +13,19 @@ CODE = re.compile(r"(\w{4}-){6}\w{4}")
 # Runs before the page's own scripts, and is not under its policy.
 TELL_VIOLATIONS = """document.addEventListener("securitypolicyviolation", (event) =>
   console.error(`violation of ${event.violatedDirective}: ${event.blockedURI}`));"""
+# Sends as another tab of the same browser would.
+SEND_MANY = """async ([contact, texts, options]) => {
+  const { E2EClient } = await import("/api/static/e2emsg.js");
+  const { access_token: token, user_id: userId } =
+    JSON.parse(sessionStorage.getItem("e2emsg-example-account"));
+  const tab = await E2EClient.open({ url: "/api", userId, token: () => token });
+  for (const text of texts) await tab.send(contact, text, options);
+  tab.close();
+}"""
+CONTAINER_IS_FULL = """() => {
+  const scroll = document.getElementById("scroll");
+  return scroll.scrollHeight > scroll.clientHeight;
+}"""
 
 expect.set_options(timeout=DEADLINE_MS)
 
@@ -77,6 +90,11 @@ class Person:
     def say(self, text: str) -> None:
         self.page.get_by_label("Message", exact=True).fill(text)
         self.page.get_by_role("button", name="Send").click()
+
+    def send_many(self, texts: list[str], **options: str | None) -> None:
+        """Send to whom the page shows, by a client that is not the page's."""
+        contact = self.page.evaluate("decodeURIComponent(location.hash.slice(2))")
+        self.page.evaluate(SEND_MANY, [contact, texts, options])
 
     def item(self, other: str) -> Locator:
         """Somebody's place in the list of conversations."""
