@@ -72,6 +72,16 @@ export function openDialog(id) {
   dialog.querySelector("h2").focus();
 }
 
+/**
+ * Focus a field, or a heading where the field would bring up a keyboard over half of the page.
+ *
+ * @param {string} field
+ * @param {string} heading
+ */
+export function focusField(field, heading) {
+  byId(matchMedia("(pointer: coarse)").matches ? heading : field).focus();
+}
+
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const SHORT_DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });

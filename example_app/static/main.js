@@ -8,7 +8,7 @@
 import { E2EClient } from "/api/static/e2emsg.js";
 
 import { Account } from "./account.js";
-import { byId, openDialog, paintAvatar, showView, showWords, toast } from "./dom.js";
+import { byId, focusField, openDialog, paintAvatar, showView, showWords, toast } from "./dom.js";
 import { ConversationList } from "./list.js";
 import { OwnKey } from "./ownkey.js";
 import { People } from "./people.js";
@@ -87,7 +87,7 @@ class Chat {
     this.safety = new Safety(client, this.people, (isBlocked) => this.#block({ byContact: isBlocked }));
     this.thread = new Thread(client, this.people, {
       read: (contact) => this.list.markRead(contact),
-      opened: (contact) => void this.safety.watch(contact),
+      loaded: () => void this.safety.check(),
     });
     this.ownKey = new OwnKey(client, {
       ready: () => this.#show(),
@@ -146,9 +146,10 @@ class Chat {
     const contact = decodeURIComponent(location.hash.replace(/^#\/?/, "")) || null;
     byId("chat").dataset.view = contact === null ? "list" : "thread";
     this.list.setCurrent(contact);
-    this.server.watch(contact);
+    this.server.open(contact);
+    this.safety.open(contact);
     await this.thread.open(contact);
-    if (contact === null) byId("add").focus();
+    if (contact === null) focusField("add", "my-name");
   }
 
   #receive(message) {

@@ -19,6 +19,7 @@ const TICKS = {
 
 export class Rows {
   #rows = new Map(); // by message id
+  #marks = new Map(); // by message id: `deliveredAt` and `readAt`, as receipts have said
   #arrivals = 0;
 
   /**
@@ -50,7 +51,7 @@ export class Rows {
    */
   put(message) {
     const row = this.#rows.get(message.id) ?? { note: null, arrival: (this.#arrivals += 1) };
-    row.message = { ...row.message, ...message };
+    row.message = { ...row.message, ...message, ...this.#marks.get(message.id) };
     row.key = this.#keyOf(row);
     const element = this.#element(row);
     if (row.element) row.element.replaceWith(element);
@@ -59,9 +60,12 @@ export class Rows {
     this.#place(row);
   }
 
-  /** Messages of mine were delivered or read; or the contact's, by me. */
+  /** Messages of mine were delivered or read. It may be told before the message itself is. */
   mark(ids, change) {
-    for (const id of ids) if (this.#rows.has(id)) this.put({ id, ...change });
+    for (const id of ids) {
+      this.#marks.set(id, { ...this.#marks.get(id), ...change });
+      if (this.#rows.has(id)) this.put({ id });
+    }
   }
 
   /** Everything from the contact up to a position is read. */

@@ -24,11 +24,16 @@ export class Safety {
     byId("accept").onclick = () => this.#accept();
   }
 
-  /** Another conversation is open: is its contact's key the one that was accepted? */
-  async watch(contact) {
+  /** Another conversation is open, or none. */
+  open(contact) {
     this.#contact = contact;
     byId("safety-button").hidden = contact === this.client.userId;
     this.#warn(false);
+  }
+
+  /** Is the contact's key still the one that was accepted? */
+  async check() {
+    const contact = this.#contact;
     if (contact === null || contact === this.client.userId) return;
     const number = await this.client.safetyNumber(contact).catch(() => null);
     if (contact === this.#contact) this.#warn(Boolean(number?.isChanged));
@@ -48,7 +53,7 @@ export class Safety {
           "be them. Nothing is sent until you accept the new key.",
       );
     }
-    const isWriting = document.activeElement === byId("text");
+    const isWriting = byId("composer").contains(document.activeElement);
     this.block(isChanged);
     if (isChanged && isWriting) byId("key-change-button").focus();
   }
@@ -79,7 +84,7 @@ export class Safety {
     try {
       await this.client.acceptKey(this.#contact, this.#number.digits);
       byId("safety-dialog").close();
-      await this.watch(this.#contact);
+      await this.check();
       byId("text").focus();
     } catch (error) {
       showWords("safety-error", inWords(error));

@@ -15,13 +15,13 @@ export class ServerView {
   /** @param {import("./account.js").Account} account */
   constructor(account) {
     this.account = account;
-    byId("server-button").onclick = () => (byId("server").hidden ? this.#open() : this.close());
+    byId("server-button").onclick = () => (byId("server").hidden ? this.#show() : this.close());
     byId("server-close").onclick = () => this.close();
     byId("server").onkeydown = (event) => event.key === "Escape" && this.close();
   }
 
   /** Another conversation is open. */
-  watch(contact) {
+  open(contact) {
     this.#contact = contact;
     if (contact === null) this.#hide();
     else this.refresh();
@@ -44,7 +44,7 @@ export class ServerView {
     byId("server-button").setAttribute("aria-expanded", "false");
   }
 
-  #open() {
+  #show() {
     byId("server").hidden = false;
     byId("server-button").setAttribute("aria-expanded", "true");
     byId("server-title").focus();

@@ -2,7 +2,7 @@
  * The conversation that is open: its history, what comes, what is written, and who types.
  */
 
-import { byId, paintAvatar, showWords, toast } from "./dom.js";
+import { byId, focusField, paintAvatar, showWords, toast } from "./dom.js";
 import { Rows } from "./rows.js";
 import { inWords, refusalInWords, waitInWords } from "./words.js";
 
@@ -30,7 +30,7 @@ export class Thread {
   /**
    * @param {import("/api/static/e2emsg.js").E2EClient} client
    * @param {import("./people.js").People} people
-   * @param {{read: (contact: string) => void, opened: (contact: string) => void}} listener
+   * @param {{read: (contact: string) => void, loaded: () => void}} listener
    */
   constructor(client, people, listener) {
     this.client = client;
@@ -62,8 +62,7 @@ export class Thread {
     this.setTyping(contact, false);
     byId("text").value = this.#drafts.get(contact) ?? "";
     this.#fit();
-    // On a telephone the focus in the field would bring up the keyboard, over half of the messages.
-    byId(matchMedia("(pointer: coarse)").matches ? "contact-name" : "text").focus();
+    focusField("text", "contact-name");
     await this.reload();
   }
 
@@ -78,7 +77,7 @@ export class Thread {
       if (message.contact === this.contact) this.#rows.put({ id, ...message });
     }
     await this.#load();
-    this.listener.opened(this.contact);
+    this.listener.loaded();
   }
 
   /** A message has come, or one of mine is on the server. */
@@ -211,6 +210,7 @@ export class Thread {
     const [contact, text] = [this.contact, byId("text").value.trim()];
     if (!text || contact === null) return;
     byId("text").value = "";
+    byId("text").focus();
     this.#fit();
     this.#stopTyping();
     try {

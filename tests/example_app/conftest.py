@@ -13,6 +13,8 @@ from tests.example_app.people import Crowd, Person
 from tests.servers import GunicornServer, run_once
 
 NUMBERS = itertools.count(1)
+# It tells of changed keys at once, as hosts do whose clients all send envelopes.
+APP = "example_app:create_app({'E2EMSG_CHECK_ENVELOPES': True})"
 SECRET = "a secret of the chat's tests, long enough"
 
 
@@ -27,7 +29,7 @@ def server(database: Path) -> Iterator[GunicornServer]:
     env = {"DATABASE_URL": f"sqlite:///{database}", "JWT_SECRET_KEY": SECRET}
     run_once("flask", "--app", "example_app", "db", "upgrade", env=env)
     log_path = database.with_name("server.log")
-    with GunicornServer("example_app:create_app()", env=env, log_path=log_path) as running:
+    with GunicornServer(APP, env=env, log_path=log_path) as running:
         yield running
 
 
