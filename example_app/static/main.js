@@ -143,7 +143,7 @@ class Chat {
   }
 
   async #route() {
-    const contact = decodeURIComponent(location.hash.replace(/^#\/?/, "")) || null;
+    const contact = contactInAddress();
     byId("chat").dataset.view = contact === null ? "list" : "thread";
     this.list.setCurrent(contact);
     this.server.open(contact);
@@ -214,6 +214,15 @@ class Chat {
     this.client.close();
     sessionStorage.setItem(NOTICE, words);
     location.reload();
+  }
+}
+
+/** The user id after `#/`, or null. */
+function contactInAddress() {
+  try {
+    return decodeURIComponent(location.hash.replace(/^#\/?/, "")) || null;
+  } catch {
+    return null; // somebody has typed half of an escaped character
   }
 }
 

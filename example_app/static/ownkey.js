@@ -8,6 +8,11 @@ import { inWords } from "./words.js";
 /** There is a backup already, or the key was made in an earlier page: nothing to show. */
 const NOTHING_TO_SHOW = ["backup_exists", "own_key_missing"];
 
+const TITLES = {
+  missing: "Your key is not in this browser",
+  foreign: "Your new key is not in this browser",
+};
+
 export class OwnKey {
   /**
    * @param {import("/api/static/e2emsg.js").E2EClient} client
@@ -18,8 +23,9 @@ export class OwnKey {
     this.listener = listener;
     byId("restore-form").onsubmit = (event) => this.#restore(event);
     byId("restore-logout").onclick = listener.logout;
+    byId("restore-back").onclick = () => showView("chat");
     byId("new-key").onclick = () => this.#replace();
-    byId("own-restore").onclick = () => this.#ask();
+    byId("own-restore").onclick = () => this.#ask("foreign");
     byId("own-replace").onclick = () => this.#replace();
     byId("code-dialog").oncancel = (event) => event.preventDefault(); // Escape must not lose the code
     byId("code-done").onclick = () => this.#forgetCode();
@@ -30,7 +36,7 @@ export class OwnKey {
   async begin() {
     const state = await this.client.keyState();
     if (state === "missing") {
-      this.#ask();
+      this.#ask(state);
       return;
     }
     this.warn(state === "foreign");
@@ -44,8 +50,13 @@ export class OwnKey {
     this.listener.block(isForeign);
   }
 
-  #ask() {
+  /** @param {"missing" | "foreign"} state */
+  #ask(state) {
     showWords("restore-error", null);
+    byId("restore-title").textContent = TITLES[state];
+    // Who has an older key here goes back, and uses that one instead of making yet another.
+    byId("restore-back").hidden = state === "missing";
+    byId("restore-logout").hidden = byId("no-code").hidden = state === "foreign";
     showView("restore");
     byId("code").value = "";
     byId("code").focus();

@@ -107,6 +107,29 @@ def test_a_changed_key_blocks_until_it_is_accepted(ada: Person, ben: Person, cro
     expect(ben.by_id("key-change")).to_be_hidden()
 
 
+def test_a_browser_whose_key_was_replaced_can_go_on_with_it(
+    ada: Person, ben: Person, crowd: Crowd
+) -> None:
+    second = crowd.person(ada.name)
+    second.log_in()
+    second.page.get_by_text("I do not have the code").click()
+    second.page.get_by_role("button", name="Start with a new key").click()
+    second.keep_code()
+
+    ada.reload()
+    ada.by_id("own-restore").click()
+    expect(ada.by_id("no-code")).to_be_hidden()
+    ada.page.get_by_role("button", name="Back").click()
+    ada.page.get_by_role("button", name="Use this browser").click()
+    expect(ada.by_id("own-key")).to_be_hidden()
+    expect(ada.by_id("toast")).to_contain_text("no recovery code any more")
+    ada.open(ben.name)
+    ada.say("with the first key")
+    ben.open(ada.name)
+    ben.sees("with the first key")
+    expect(ben.by_id("key-change")).to_be_hidden()
+
+
 def test_the_safety_number_is_the_same_on_both_sides_and_in_its_qr_code(
     ada: Person, ben: Person
 ) -> None:
