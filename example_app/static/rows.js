@@ -36,11 +36,11 @@ export class Rows {
     return this.#rows.get(id)?.message;
   }
 
-  /** The newest position of what the contact has sent and I have not read; 0 if there is none. */
+  /** The newest position of what I could read and have not yet; 0 if there is none. */
   get newestUnread() {
     const unread = [...this.#rows.values()]
       .map(({ message }) => message)
-      .filter(({ isMine, readAt }) => !isMine && !readAt);
+      .filter(({ isMine, readAt, unreadable }) => !isMine && !readAt && !unreadable);
     return Math.max(0, ...unread.map(({ position }) => position ?? 0));
   }
 

@@ -54,6 +54,7 @@ export class Thread {
     byId("nobody").hidden = contact !== null;
     showWords("thread-error", null);
     if (contact === null) return;
+    this.#clear(); // what comes from now on belongs to this contact
     await this.people.load([contact]);
     if (this.contact !== contact) return;
     const name = this.people.nameOf(contact);
@@ -69,10 +70,7 @@ export class Thread {
   /** Read the history anew: another key opens more of it. */
   async reload() {
     if (this.contact === null) return;
-    this.#rows = new Rows(byId("messages"), this.people.nameOf(this.contact));
-    byId("newer").hidden = true;
-    this.#next = null;
-    this.#isLoading = false;
+    this.#clear();
     for (const [id, message] of this.#outgoing) {
       if (message.contact === this.contact) this.#rows.put({ id, ...message });
     }
@@ -131,6 +129,13 @@ export class Thread {
   block(isBlocked) {
     byId("text").disabled = byId("send").disabled = isBlocked;
     byId("text").placeholder = isBlocked ? "Blocked until you have dealt with the changed key" : "Message";
+  }
+
+  #clear() {
+    this.#rows = new Rows(byId("messages"), this.people.nameOf(this.contact));
+    this.#next = null;
+    this.#isLoading = false;
+    byId("newer").hidden = byId("older").hidden = true;
   }
 
   #show(id) {

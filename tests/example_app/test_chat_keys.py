@@ -79,6 +79,7 @@ def test_a_changed_key_blocks_until_it_is_accepted(ada: Person, ben: Person, cro
     second.say("it is me")
     unread = f"Sealed under a key of {ada.name} that you have not accepted."
     ben.sees(unread)
+    second.sees_ticks("it is me", "Delivered")  # nobody has read it yet
     assert "who are you?" not in second.texts()
 
     ben.page.keyboard.press("Enter")
