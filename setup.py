@@ -19,7 +19,6 @@ TEST = [
     "kosoku",
     "pillow>=10",
     "playwright>=1.55",
-    "playwright>=1.52",
     "psycopg2-binary>=2.9.5",
     PYHPKE,
     "pytest>=8.3.2",

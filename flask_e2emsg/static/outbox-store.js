@@ -21,6 +21,8 @@ import { advance, got, transact } from "./database.js";
  * @property {number} n
  * @property {string} hash of the envelope
  * @property {boolean} isAttempted whether the server may have it
+ * @property {string} [delivered_at] by a receipt that has overtaken the answer
+ * @property {string} [read_at] likewise
  */
 
 export class OutboxStore {
@@ -112,16 +114,19 @@ export class OutboxStore {
    * @param {string} id
    * @param {Chain} chain as it is with this message
    * @param {Stored} kept
-   * @returns {Promise<boolean>} whether that was news
+   * @returns {Promise<Stored | null>} what is kept, with its marks; null if it was so before
    */
   accepted(id, chain, kept) {
     const stores = ["outbox", "chains", "seen", "inbox"];
     return transact(this.#database, stores, "readwrite", "relaxed", async (tx) => {
-      if (!(await drop(tx.objectStore("outbox"), id))) return false;
+      const outbox = tx.objectStore("outbox");
+      const { delivered_at = null, read_at = null } = (await got(outbox.index("id").get(id))) ?? {};
+      if (!(await drop(outbox, id))) return null;
+      const marked = { ...kept, delivered_at, read_at };
       await advance(tx, chain);
       tx.objectStore("seen").put({ id });
-      tx.objectStore("inbox").put(kept);
-      return true;
+      tx.objectStore("inbox").put(marked);
+      return marked;
     });
   }
 
@@ -152,6 +157,16 @@ export class OutboxStore {
 async function change(outbox, message) {
   const order = /** @type {number} */ (message.order);
   if (await got(outbox.getKey(order))) outbox.put(message);
+}
+
+/**
+ * @param {IDBObjectStore} outbox
+ * @param {string} id
+ * @param {{delivered_at?: string, read_at?: string}} mark
+ */
+export async function markOutgoing(outbox, id, mark) {
+  const message = await got(outbox.index("id").get(id));
+  if (message) outbox.put({ ...mark, ...message });
 }
 
 /** @param {string} contact */

@@ -157,10 +157,11 @@ export class Outbox {
     };
     /** @type {Chain} */
     const chain = { name: [this.me, to, kid], n, hash };
-    if (!(await this.store.outbox.accepted(id, chain, kept))) return;
+    const marked = await this.store.outbox.accepted(id, chain, kept);
+    if (!marked) return;
     this.#stale.delete(id);
     this.emit("outbox", { id, contact: to, state: "accepted" });
-    const [shown] = await this.chains.opening.show([kept]);
+    const [shown] = await this.chains.opening.show([marked]);
     this.emit("message", shown);
   }
 

@@ -8,7 +8,7 @@
  */
 
 import { advance, got, openDatabase, transact } from "./database.js";
-import { OutboxStore } from "./outbox-store.js";
+import { OutboxStore, markOutgoing } from "./outbox-store.js";
 
 /** @typedef {import("./bytes.js").Bytes} Bytes */
 /** @typedef {import("./chain.js").Chain} Chain */
@@ -155,12 +155,12 @@ export class Store {
    * @returns {Promise<Stored[]>} those that were never seen before
    */
   receive(messages, receipts, cursor) {
-    return this.#write(["state", "seen", "inbox"], async (tx) => {
+    return this.#write(["state", "seen", "inbox", "outbox"], async (tx) => {
       const fresh = [];
       for (const message of messages) {
         if (await isFresh(tx, message)) fresh.push(message);
       }
-      for (const receipt of receipts) await mark(tx.objectStore("inbox"), receipt);
+      for (const receipt of receipts) await mark(tx, receipt);
       tx.objectStore("state").put(cursor, "cursor");
       return fresh;
     });
@@ -279,14 +279,18 @@ async function isFresh(tx, message) {
 }
 
 /**
- * @param {IDBObjectStore} inbox
+ * A receipt may overtake the answer: then its message is still in the outbox.
+ *
+ * @param {IDBTransaction} tx
  * @param {Receipt} receipt
  */
-async function mark(inbox, { kind, ids, at }) {
+async function mark(tx, { kind, ids, at }) {
+  const inbox = tx.objectStore("inbox");
   const member = kind === "read" ? "read_at" : "delivered_at";
   for (const id of ids) {
     const message = await got(inbox.get(id));
     if (message) inbox.put({ ...message, [member]: message[member] ?? at });
+    else await markOutgoing(tx.objectStore("outbox"), id, { [member]: at });
   }
 }
 

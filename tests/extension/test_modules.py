@@ -26,8 +26,9 @@ def app(closing: Callable[[Flask], Flask]) -> Flask:
 
 
 def fetch(app: Flask, address: str, **headers: str) -> TestResponse:
-    with app.test_client().get(address, headers=headers) as response:
-        response.get_data()
+    response = app.test_client().get(address, headers=headers)
+    response.get_data()
+    response.close()
     return response
 
 

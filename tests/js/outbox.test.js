@@ -215,3 +215,20 @@ test("no cleartext is stored", async () => {
   assert.ok(!new TextDecoder("latin1").decode(content).includes("SECRET"));
   assert.ok(!JSON.stringify(rest).includes("SECRET"));
 });
+
+test("a receipt that overtakes the answer is not lost", async () => {
+  const id = await outbox.enqueue("bob", "one", {});
+  outbox.start(link);
+  const sent = await link.next(1);
+  const at = "2026-03-01T12:00:01.000Z";
+  inbox.push({ type: "hello", epoch: "e", after: 0, reset: false }, link);
+  inbox.push({ type: "receipt", seq: 2, kind: "delivered", by: "bob", ids: [id], at }, link);
+  await until(() => link.acks.includes(2));
+  sent.resolve(accepted(1));
+  await until(() => told.some(({ name }) => name === "message"));
+  const shown = told.find(({ name }) => name === "message");
+  assert.equal(shown.deliveredAt, at);
+  assert.equal(shown.readAt, null);
+  const [kept] = await store.withStatus("opened");
+  assert.equal(kept.delivered_at, at);
+});
