@@ -14,7 +14,7 @@ from tests.servers import GunicornServer, run_once
 
 NUMBERS = itertools.count(1)
 # It tells of changed keys at once, as hosts do whose clients all send envelopes.
-APP = "example_app:create_app({'E2EMSG_CHECK_ENVELOPES': True})"
+APP = "example_app:create_app()"
 SECRET = "a secret of the chat's tests, long enough"
 
 
