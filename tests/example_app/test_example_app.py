@@ -1,6 +1,7 @@
 """The example host: its users, its settings and its landing page, without a server."""
 
 import re
+import secrets
 import stat
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from werkzeug.test import TestResponse
 from example_app import create_app, passwords
 from example_app.models import User, db
 from example_app.settings import database_url, kept_secret
+from tests.acceptance.envelopes import envelope
+from tests.acceptance.wire import to_base64url
 
 ALICE = {"username": "alice", "password": "correct horse"}
 
@@ -161,14 +164,21 @@ class TestBodies:
 
 
 class TestMessaging:
-    def test_somebody_who_only_signed_up_can_be_written_to(self, client: FlaskClient) -> None:
+    def test_nothing_can_be_sealed_for_somebody_who_only_signed_up(
+        self, client: FlaskClient
+    ) -> None:
         alice = client.post("/api/register", json=ALICE).get_json()
         bob = client.post("/api/register", json=ALICE | {"username": "bob"}).get_json()
-        message = {"id": str(uuid4()), "to": bob["user_id"], "encrypted_content": "AAAA"}
-        sent = client.post("/api/messages", json=message, headers=bearer(alice))
-        assert sent.status_code == 201
-        history = client.get(f"/api/messages/{alice['user_id']}", headers=bearer(bob)).get_json()
-        assert [each["id"] for each in history["messages"]] == [message["id"]]
+        hers, his = secrets.token_bytes(32), secrets.token_bytes(32)
+        keys = {"public_key": to_base64url(hers)}
+        assert client.post("/api/keys", json=keys, headers=bearer(alice)).status_code == 200
+        message_id = str(uuid4())
+        content = to_base64url(envelope(message_id, hers, [his, hers]))
+        message = {"id": message_id, "to": bob["user_id"], "encrypted_content": content}
+        refused = client.post("/api/messages", json=message, headers=bearer(alice))
+        error = refused.get_json()["error"]
+        assert (refused.status_code, error["code"]) == (409, "stale_key")
+        assert (error["key"]["user_id"], error["key"]["public_key"]) == (bob["user_id"], None)
 
     def test_a_published_key_is_the_users_public_key(self, app: Flask, client: FlaskClient) -> None:
         alice = client.post("/api/register", json=ALICE).get_json()
