@@ -61,9 +61,10 @@ PERFORMANCE = Page.at("docs/performance.md")
 SCALING = Page.at("docs/scaling.md")
 CRYPTO = Page.at("docs/crypto.md")
 CLIENTS = Page.at("docs/clients.md")
+RELIABILITY = Page.at("docs/reliability.md")
 PAGES = [
     *(README, INTEGRATION, CONFIGURATION, PROTOCOL),
-    *(SECURITY, DEPLOYMENT, PERFORMANCE, SCALING, CRYPTO, CLIENTS),
+    *(SECURITY, DEPLOYMENT, PERFORMANCE, SCALING, CRYPTO, CLIENTS, RELIABILITY),
 ]
 
 # SQL is run in tests/store, what is for a browser in tests/browser.
