@@ -18,7 +18,7 @@ LOWEST_TESTS := tests/transport tests/extension \
 	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py) \
 	$(addprefix tests/client/test_,connection.py envelope.py vectors.py)
 
-.PHONY: run demo test test-threads test-lowest check js screenshots bench bench-quick bench-workers crucible nginx chromium clean
+.PHONY: run demo test test-threads test-lowest check js screenshots bench bench-quick bench-workers bench-clients crucible nginx chromium clean
 
 run: $(VENV)/.example
 	$(BIN)/flask --app example_app db upgrade
@@ -52,6 +52,10 @@ bench-quick: $(VENV)/.bench
 # How long a message takes to somebody on another worker.
 bench-workers: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.workers
+
+# How quick the clients seal, open and take in a backlog.
+bench-clients: $(VENV)/.dev chromium
+	$(BIN)/python -m benchmarks.clients
 
 # Load and faults together, for a quarter of an hour; the report names the seed that it began with.
 crucible: $(VENV)/.dev
