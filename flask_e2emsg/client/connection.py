@@ -152,7 +152,6 @@ class Connection:
                 socket.close()
             self._contacts.connected()
             self._receiving.ask_for_held()
-            self._sending.connected(self.write)
             while True:
                 self._take(self._read(socket))
         except ConnectionClosed as closed:
@@ -212,6 +211,8 @@ class Connection:
                 self._position.pushed(frame["head"])
                 self._failures = 0
                 self._save_position()
+                # Not before: a message whose answer was lost has come back as an entry by now.
+                self._sending.connected(self.write)
                 self._news.add(events.CaughtUp())
             case "typing":
                 conversation_id = frame["conversation_id"]

@@ -43,11 +43,15 @@ class Server:
         self.sockets.put(peer)
         peer.ended.wait()
 
-    def next(self, head: int = 0, after: int = 0, reset: bool = False) -> Peer:
-        """The next socket, greeted."""
+    def next(
+        self, head: int = 0, after: int = 0, reset: bool = False, has_backlog: bool = False
+    ) -> Peer:
+        """The next socket, greeted; without a backlog it is caught up at once."""
         peer = self.sockets.get(timeout=DEADLINE_SECONDS)
         hello = {"type": "hello", "user_id": "alice", "epoch": EPOCH, "head": head}
         peer.send({**hello, "after": after, "reset": reset, "max_in_flight": 256})
+        if not has_backlog:
+            peer.send({"type": "caught_up", "head": head})
         return peer
 
     def stop(self) -> None:
@@ -217,12 +221,31 @@ def test_an_accepted_that_was_lost_comes_as_an_entry(
     message_id = alice.client.send("bob", "text")
     content = peer.receive()["encrypted_content"]
     peer.close(1012)
-    again = server.next()
-    assert again.receive()["encrypted_content"] == content
+    again = server.next(head=1, has_backlog=True)
     own = {**entry(alice, 1), "id": message_id, "sender": "alice", "recipient": "bob"}
     again.send({**own, "encrypted_content": content})
+    assert again.receive() == {"type": "ack", "seq": 1}
     assert alice.until(events.Sent).id == message_id
     assert alice.client._store.outbox.get(message_id) is None
+    again.send({"type": "caught_up", "head": 1})
+    next_id = alice.client.send("bob", "another text")
+    assert again.receive()["id"] == next_id
+    finish(again)
+
+
+def test_without_an_answer_the_same_bytes_go_out_after_the_backlog(
+    server: Server, start: Callable[[], Alice]
+) -> None:
+    alice = start()
+    peer = server.next()
+    alice.client.send("bob", "text")
+    sent = peer.receive()
+    peer.close(1012)
+    again = server.next(head=1, has_backlog=True)
+    again.send(entry(alice, 1))
+    assert again.receive() == {"type": "ack", "seq": 1}
+    again.send({"type": "caught_up", "head": 1})
+    assert again.receive() == sent
     finish(again)
 
 
@@ -280,7 +303,7 @@ def test_4403_is_the_end(server: Server, start: Callable[[], Alice]) -> None:
 
 def test_a_log_that_was_made_anew_is_said(server: Server, start: Callable[[], Alice]) -> None:
     alice = start()
-    peer = server.next(head=7, after=5, reset=True)
+    peer = server.next(head=7, after=5, reset=True, has_backlog=True)
     assert alice.until(events.Reset) == events.Reset()
     alice.until(events.Connected)
     cursor = alice.client._store.cursor
