@@ -25,7 +25,6 @@ from tests.servers import GunicornServer, RedisServer, WorkerClass, wait_until
 
 SWEEP_SECONDS = 2.0
 ACK_SLACK_SECONDS = 0.05
-ATTEMPTS = 3
 SAMPLES = 30
 LIMIT = "client-output-buffer-limit"
 
@@ -107,21 +106,19 @@ def test_a_redis_that_is_killed_delays_messages_and_loses_none(
 def test_a_redis_that_stands_still_slows_no_answer(
     redis: RedisServer, here: SocketClient, there: SocketClient
 ) -> None:
-    slower: list[float] = []
-    # A machine that is busy with something else stalls now and then; a Redis would each time.
-    while len(slower) < ATTEMPTS and (not slower or slower[-1] >= ACK_SLACK_SECONDS):
-        usual = acceptance_seconds(here, there.user_id)
-        redis.signal(signal.SIGSTOP)
-        try:
-            frozen = acceptance_seconds(here, there.user_id)
-            message_id = here.send(there.user_id)
-            there.expect("message", id=message_id, seconds=SWEEP_SECONDS + 1)
-        finally:
-            redis.signal(signal.SIGCONT)
-        here.accepted(message_id)
-        slower.append(frozen[-2] - usual[-2])
-        wait_for_the_bus(here, there)
-    assert slower[-1] < ACK_SLACK_SECONDS, slower
+    before = acceptance_seconds(here, there.user_id)
+    redis.signal(signal.SIGSTOP)
+    try:
+        frozen = acceptance_seconds(here, there.user_id)
+        message_id = here.send(there.user_id)
+        there.expect("message", id=message_id, seconds=SWEEP_SECONDS + 1)
+    finally:
+        redis.signal(signal.SIGCONT)
+    here.accepted(message_id)
+    wait_for_the_bus(here, there)
+    after = acceptance_seconds(here, there.user_id)
+    # On both sides of it, since this machine has other work that comes and goes.
+    assert frozen[-2] < max(before[-2], after[-2]) + ACK_SLACK_SECONDS
 
 
 def test_a_burst_that_overflows_the_subscribers_buffer_loses_nothing(
