@@ -15,7 +15,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -27,6 +27,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import PoolProxiedConnection, StaticPool
 
 from ..errors import E2EMsgError, SchemaMissing, Unavailable
+from .libpq import Line, Value
 
 SUPPORTED = ("postgresql", "sqlite")
 CONCURRENT_READS = 4
@@ -72,12 +73,14 @@ class Database:
         self.dialect = host_engine.dialect.name
         self.driver = host_engine.dialect.driver
         self.is_sqlite = self.dialect == "sqlite"
+        self._has_libpq = self.dialect == "postgresql" and self.driver == "psycopg"
         # One connection that everybody shares is all that an in-memory database has.
         self._shared = self.is_sqlite and isinstance(host_engine.pool, StaticPool)
         self._engine = _own_engine(host_engine, shared=self._shared)
         self._driver_error = self._engine.dialect.loaded_dbapi.Error
         # Reads queue here, without a time limit, rather than at the pool, which has one.
         self._reads = threading.BoundedSemaphore(CONCURRENT_READS)
+        self._lines: list[Line] = []  # that nobody uses; the one used last is asked first
         self._writer = threading.RLock()
         self._open: Connection | None = None  # the writer's transaction
 
@@ -131,22 +134,61 @@ class Database:
                 with self._cursor_of(self._open.connection) as cursor, _savepoint(cursor):
                     yield cursor
 
+    def ask(self, statement: str, parameters: Mapping[str, Value]) -> list[tuple[Any, ...]]:
+        """The rows of one statement, which is a transaction. On PostgreSQL only.
+
+        A statement is a constant, for it is prepared. Its parameters are written `%(name)s`; the
+        statement says of which type they are.
+        """
+        if not self._has_libpq:
+            with self._pooled() as connection, self._cursor_of(connection) as cursor:
+                cursor.execute(statement, parameters)
+                return list(cursor.fetchall())
+        with _errors():
+            line = self._lines.pop() if self._lines else self._new_line()
+            try:
+                rows = line.ask(statement, parameters)
+            except self._driver_error as error:
+                is_lost = line.is_lost
+                if is_lost:
+                    line.close()
+                    self.dispose()
+                else:
+                    self._lines.append(line)
+                raise self._as_sqlalchemy(error, is_lost=is_lost) from error
+            except BaseException:
+                # Whoever was ended while waiting for an answer leaves it to be read by the next.
+                line.close()
+                raise
+        self._lines.append(line)
+        return rows
+
+    def _new_line(self) -> Line:
+        line = Line(self._detached())
+        # A plan that was made while a table was empty would read through all of it later.
+        line.ask("SET enable_seqscan = off", {})
+        return line
+
     @contextmanager
     def alone(self) -> Iterator[Any]:
         """A connection of the driver's beside the pool, for as long as the block lasts."""
-        with _errors():
-            try:
-                connection = self._engine.raw_connection()
-            except self._driver_error as error:
-                raise ConnectionLost from error
-        driver_connection: Any = connection.driver_connection
-        connection.detach()
+        driver_connection = self._detached()
         try:
             yield driver_connection
         finally:
             # SQLAlchemy would roll back first, which a connection that was lost cannot do.
             with suppress(self._driver_error):
                 driver_connection.close()
+
+    def _detached(self) -> Any:
+        with _errors():
+            try:
+                connection = self._engine.raw_connection()
+            except self._driver_error as error:
+                raise ConnectionLost from error
+        driver_connection = connection.driver_connection
+        connection.detach()
+        return driver_connection
 
     def together(self) -> AbstractContextManager[object]:
         """On SQLite, one transaction for every write or direct write inside; elsewhere nothing."""
@@ -179,9 +221,7 @@ class Database:
                 is_lost = self._engine.dialect.is_disconnect(error, connection, None)
                 if is_lost:
                     self._forget(connection)
-                raise exc.DBAPIError.instance(
-                    "", None, error, self._driver_error, True, is_lost, self._engine.dialect
-                ) from error
+                raise self._as_sqlalchemy(error, is_lost=is_lost) from error
             except Exception:
                 raise
             except BaseException:
@@ -189,6 +229,11 @@ class Database:
                 if not self.is_sqlite:
                     connection.invalidate()
                 raise
+
+    def _as_sqlalchemy(self, error: BaseException, *, is_lost: bool) -> BaseException:
+        return exc.DBAPIError.instance(
+            "", None, error, self._driver_error, True, is_lost, self._engine.dialect
+        )
 
     def _forget(self, connection: PoolProxiedConnection) -> None:
         """What took this connection away took the idle ones, too."""
@@ -228,7 +273,9 @@ class Database:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def dispose(self) -> None:
-        """Close the pooled connections."""
+        """Close the connections that nobody uses."""
+        while self._lines:
+            self._lines.pop().close()
         if not self._shared:
             self._engine.dispose()
 

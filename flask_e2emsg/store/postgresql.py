@@ -22,6 +22,7 @@ from ..protocol.entries import ReceiptEntry
 from .accounts import Party
 from .batch import Batch
 from .database import Conflict, asked_again
+from .libpq import Value
 from .mailbox import (
     Ack,
     Known,
@@ -230,10 +231,8 @@ class PostgreSQLMailboxes(Mailboxes):
     @asked_again
     def entries_after(self, owner: Party, seq: int, limit: int) -> Page:
         """See Mailboxes.entries_after."""
-        parameters = {"me": owner.account_id, "seq": seq, "limit": limit}
-        with self.database.read_directly() as cursor:
-            cursor.execute(_ENTRIES, parameters)
-            return page_from_rows(cursor.fetchall(), owner, seq, limit)
+        parameters: dict[str, Value] = {"me": owner.account_id, "seq": seq, "limit": limit}
+        return page_from_rows(self.database.ask(_ENTRIES, parameters), owner, seq, limit)
 
     def _store(self, batch: Batch) -> Stored | Obstacles:
         return self._store_one(batch) or self._store_all(batch)
@@ -245,7 +244,7 @@ class PostgreSQLMailboxes(Mailboxes):
         if len(batch.rows) > 1 or row.sender_offset is None or sender_id == recipient_id:
             return None
         is_upward = sender_id < recipient_id
-        parameters = {
+        parameters: dict[str, Value] = {
             "lower": min(sender_id, recipient_id),
             "higher": max(sender_id, recipient_id),
             "lower_leading": int(is_upward),
@@ -257,17 +256,14 @@ class PostgreSQLMailboxes(Mailboxes):
             "origin": row.origin,
         }
         try:
-            with self.database.write_directly() as cursor:
-                cursor.execute(_STORE_ONE_UPWARD if is_upward else _STORE_ONE_DOWNWARD, parameters)
-                bases = dict(cursor.fetchall())
+            statement = _STORE_ONE_UPWARD if is_upward else _STORE_ONE_DOWNWARD
+            bases: dict[int, int] = dict(self.database.ask(statement, parameters))
         except Conflict:
             return None
         return Stored(bases) if len(bases) == 2 else None  # Else an account has just gone.
 
     def _store_all(self, batch: Batch) -> Stored | Obstacles:
-        with self.database.write_directly() as cursor:
-            cursor.execute(_STORE, _parameters(batch))
-            answer = cursor.fetchall()
+        answer = self.database.ask(_STORE, _parameters(batch))
         bases = {account_id: base for kind, account_id, base, *_ in answer if kind == "base"}
         if bases:
             return Stored(bases)
@@ -306,15 +302,13 @@ class PostgreSQLMailboxes(Mailboxes):
         self, statement: str, kind: str, at: datetime, parameters: dict[str, str]
     ) -> tuple[set[tuple[int, UUID]], list[tuple[str, ReceiptEntry]]]:
         moment = at.isoformat()
-        common = {
+        common: dict[str, Value] = {
             "kind": kind,
             "at": moment,
             "at_text": moment,
             "chunk": self.ids_in_one_receipt,
         }
-        with self.database.write_directly() as cursor:
-            cursor.execute(statement, common | parameters)
-            answer = cursor.fetchall()
+        answer = self.database.ask(statement, common | parameters)
         marked, receipts = set(), []
         for user_id, seq, data, recipient_id, message_id in answer:
             if user_id is None:
@@ -324,7 +318,7 @@ class PostgreSQLMailboxes(Mailboxes):
         return marked, receipts
 
 
-def _parameters(batch: Batch) -> dict[str, object]:
+def _parameters(batch: Batch) -> dict[str, Value]:
     rows, growths = batch.rows, batch.growths.values()
     places = {account_id: place for place, account_id in enumerate(batch.growths, start=1)}
     contents = [row.message.content for row in rows]
