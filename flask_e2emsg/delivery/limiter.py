@@ -33,17 +33,13 @@ class _Share:
     is_last: bool = False  # there is no more to take in this window
 
 
-_NONE = _Share(0, 0.0)
-
-
 class RateLimiter:
     """Limits of one kind, each kept by itself."""
 
     def __init__(self, storage: Storage, limits: Sequence[RateLimitItem]) -> None:
         self._storage = storage
         self._limits = limits
-        self._numbers = range(len(limits))
-        self._shares: OrderedDict[tuple[int, str], _Share] = OrderedDict()
+        self._shares: OrderedDict[str, list[_Share]] = OrderedDict()  # by user, one for each limit
         self._lock = quick_lock()
 
     def spend(self, user_id: str, count: int) -> float | None:
@@ -68,7 +64,9 @@ class RateLimiter:
         """
         moment = time.monotonic()
         with self._lock:
-            shares = [self._shares.get((number, user_id), _NONE) for number in self._numbers]
+            shares = self._shares.get(user_id)
+            if shares is None:
+                return not self._limits
             for share in shares:
                 if share.left < count or share.ends <= moment:
                     return False
@@ -77,10 +75,10 @@ class RateLimiter:
         return True
 
     def _share(self, number: int, user_id: str) -> _Share:
-        share = self._shares.get((number, user_id))
-        if share is None or share.ends <= time.monotonic():
+        shares = self._shares.get(user_id)
+        if shares is None or shares[number].ends <= time.monotonic():
             return _Share(0, 0.0)
-        return share
+        return shares[number]
 
     def _take_more(self, number: int, limit: RateLimitItem, user_id: str, lacking: int) -> _Share:
         """Take a share, or more if that is not enough, and add it to what is left."""
@@ -95,7 +93,8 @@ class RateLimiter:
         with self._lock:
             share = self._share(number, user_id)
             if share.ends == 0.0:
-                share = self._shares[number, user_id] = _Share(0, ends)
+                shares = self._shares.setdefault(user_id, [_Share(0, 0.0) for _ in self._limits])
+                share = shares[number] = _Share(0, ends)
                 if len(self._shares) > REMEMBERED_USERS:
                     self._shares.popitem(last=False)
             share.left += given

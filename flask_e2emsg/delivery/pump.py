@@ -146,16 +146,18 @@ class Pump:
             position = self._window.position
             expected = 1 + (max(fresh[-1].seq, position) if fresh else position)
             for entry in entries:
-                if entry.seq < expected or entry.seq in self._later:
+                seq = entry.seq
+                if seq < expected or seq in self._later:
                     continue
-                if self._fresh_bytes + entry.size > MAX_FRESH_BYTES:
+                size = self._fresh_bytes + entry.size
+                if size > MAX_FRESH_BYTES:
                     break
-                self._fresh_bytes += entry.size
-                if entry.seq == expected:
+                self._fresh_bytes = size
+                if seq == expected:
                     fresh.append(entry)
                     expected += 1
                 else:
-                    self._later[entry.seq] = entry
+                    self._later[seq] = entry
             if self._later:
                 self._close_gap(expected)
             self._head = max(self._head, entries[-1].seq)
@@ -245,6 +247,8 @@ class Pump:
 
     def take_replies(self) -> list[bytes]:
         """Answers and ephemeral frames to write now."""
+        if not self._replies:
+            return []
         with self._lock:
             replies, self._replies = self._replies, []
         self.answered.set()
@@ -256,11 +260,13 @@ class Pump:
         Raises:
             Unavailable: the database refused; nothing was lost, retry.
         """
+        if self._head <= self._window.position and self._backlog is None and not self._fresh:
+            return []
         out = [entry.frame() for entry in self._next_entries()]
         if self._backlog is not None and self._window.position >= self._backlog:
             out.append(frames.encode("caught_up", head=self._backlog))
             self._backlog = None
-        if (reached := self._promised()) is not None:
+        if self._window.has_promised and (reached := self._promised()) is not None:
             self._acknowledge(reached)
         return out
 
@@ -312,20 +318,17 @@ class Pump:
     def _next_fresh(self, count: int) -> list[Entry]:
         entries = self._fresh[:count]
         del self._fresh[:count]
-        self._fresh_bytes -= sum(entry.size for entry in entries)
+        if self._fresh or self._later:
+            self._fresh_bytes -= sum(entry.size for entry in entries)
+        else:
+            self._fresh_bytes = 0
         return entries
 
     def _passed(self, entries: Sequence[Entry], through: int) -> list[Entry]:
         """Move the cursor over entries; those that the client is to get."""
-        wanted = []
-        for entry in entries:
-            if entry.origin == self.origin:
-                self._window.skipped(entry.seq)
-            else:
-                self._window.sent(entry.seq)
-                wanted.append(entry)
-        self._window.skipped(through)
-        if self._head > self._window.position and self._window.room > 0:
+        wanted = [entry for entry in entries if entry.origin != self.origin]
+        self._window.passed([entry.seq for entry in wanted], through)
+        if self._head > through and self._window.room > 0:
             self.stirred.set()
         return wanted
 

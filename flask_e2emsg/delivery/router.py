@@ -24,6 +24,7 @@ from ..errors import (
 )
 from ..protocol import frames
 from ..protocol.frames import Outgoing, Ref, Typing
+from ..protocol.values import MAX_USER_ID_LENGTH
 from ..store.accounts import Accounts, Party
 from ..store.mailbox import Ack, Append, Appended, Read
 from .bus import Bus
@@ -37,6 +38,8 @@ COMMIT_PATIENCE_SECONDS = 60.0
 
 _TOO_LARGE = "The frame in which this message would be delivered is longer than a frame may be."
 _FRAME_OVERHEAD = 330  # names of the members, id, times, the longest position
+_LONGEST_NAME = 2 + 6 * MAX_USER_ID_LENGTH  # with quotes, if each character must be escaped
+_MOST_BESIDE_CONTENT = _FRAME_OVERHEAD + 3 * _LONGEST_NAME + 4
 
 
 class Rules(Protocol):
@@ -161,7 +164,7 @@ class Router:
             refusal.retry_after = wait
             raise refusal
         for message in messages:
-            if largest_frame(sender.user_id, message) > self.max_frame_bytes:
+            if not self._fits(sender, message):
                 raise TooLarge(_TOO_LARGE, message_id=None if keeps_sent else str(message.id))
         recipients = self._recipients(sender, messages, names_culprit=not keeps_sent)
         if self.envelopes is not None:
@@ -199,13 +202,13 @@ class Router:
     def _recipients(
         self, sender: Party, messages: Sequence[Outgoing], *, names_culprit: bool
     ) -> list[Party]:
-        refused = {
-            message.id
-            for message in messages
-            if not self.rules.may_send(sender.user_id, message.recipient, message.conversation_id)
-        }
-        # Asked about who refuses the sender as well, so that it takes the same time.
-        known = [self.accounts.known(message.recipient) for message in messages]
+        refused, known = set(), []
+        for message in messages:
+            recipient = message.recipient
+            if not self.rules.may_send(sender.user_id, recipient, message.conversation_id):
+                refused.add(message.id)
+            # Asked about who refuses the sender as well, so that it takes the same time.
+            known.append(self.accounts.known(recipient))
         if not refused and None not in known:
             return cast("list[Party]", known)
         shut = {message.recipient for message in messages if message.id in refused}
@@ -217,6 +220,12 @@ class Router:
             if message.id in refused or message.recipient not in parties.keys() | shut:
                 raise UnknownRecipient(message_id=culprit)
         return [parties[message.recipient] for message in messages]
+
+    def _fits(self, sender: Party, message: Outgoing) -> bool:
+        """Whether the frame in which it is delivered is no longer than a frame may be."""
+        if len(message.content_text) + _MOST_BESIDE_CONTENT <= self.max_frame_bytes:
+            return True
+        return largest_frame(sender.user_id, message) <= self.max_frame_bytes
 
     def _settle(self, user_ids: set[str], shut: set[str]) -> dict[str, Party]:
         """The accounts of recipients; for new ones whom the host knows they are made.

@@ -164,7 +164,7 @@ def decode(text: bytes) -> ClientFrame:
         BadRequest: the text is not a frame; `ref` is the frame's own `id` or `ref` if readable.
     """
     plain = _plain(text)
-    value = strict.loads(text) if plain is None else None
+    value = None if plain is not None else strict.loads(text)
     try:
         return _checked(msgspec.convert(value, _FrameIn) if plain is None else plain)
     except msgspec.ValidationError as error:
@@ -184,7 +184,7 @@ def _plain(text: bytes) -> _FrameIn | None:
         frame = _decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
         return None
-    is_plain = text.count(b":") == _REQUIRED[type(frame)] and b"\\u0000" not in text
+    is_plain = text.count(b":") == _REQUIRED[type(frame)] and b"\\" not in text
     return frame if is_plain else None
 
 

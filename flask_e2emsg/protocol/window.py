@@ -1,7 +1,7 @@
 """Where one connection stands in its mailbox: what it was sent, what it acknowledged.
 
-    start ──sent(seq)──▶ position grows, an entry is in flight
-          ──skipped(seq)──▶ position grows (own `sent` entries, entries that are no more)
+    start ──passed(seqs, through)──▶ position grows, these entries are in flight; what else lies
+            before it are own `sent` entries, and entries that are no more
           ──accepted(seq)──▶ the client knows this own position, perhaps before position reaches it
           ──ack(seq)──▶ entries up to seq leave the flight
 
@@ -12,6 +12,7 @@ lock guards it.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 
 from ..errors import BadRequest
 
@@ -41,14 +42,10 @@ class Window:
         """How many more entries may be sent before an ack must come."""
         return self._max_in_flight - len(self._in_flight)
 
-    def sent(self, seq: int) -> None:
-        """An entry goes out to the client."""
-        self._in_flight.append(seq)
-        self.position = seq
-
-    def skipped(self, seq: int) -> None:
-        """The client needs nothing up to `seq`."""
-        self.position = max(self.position, seq)
+    def passed(self, seqs: Iterable[int], through: int) -> None:
+        """Entries go out to the client, in order; it needs nothing else up to `through`."""
+        self._in_flight.extend(seqs)
+        self.position = max(self.position, through)
 
     def accepted(self, seq: int) -> None:
         """An `accepted` tells the client that `seq` is its own message."""
@@ -67,6 +64,11 @@ class Window:
             raise BadRequest("`seq` is beyond the newest position that this connection was sent.")
         self._promised = max(self._promised, seq)
         return self._settle(min(seq, self.position))
+
+    @property
+    def has_promised(self) -> bool:
+        """Whether an earlier ack waits for position to grow."""
+        return self._promised > self._settled
 
     def promised(self) -> int | None:
         """What an earlier ack reaches now that position has grown; None if nothing new."""

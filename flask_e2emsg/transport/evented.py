@@ -226,8 +226,9 @@ class Evented:
                 self._say_goodbye(self._pump.close_code)
         if now >= self._end_at:
             raise TimeoutError
-        if not self._is_over:
-            self._set_timer(now)
+        at = self._session.due_at if self._end_at == math.inf else self._end_at
+        if at < self._timer_at and not self._is_over:
+            self._set_timer(at, now)
 
     def _write_frames(self, frames: list[bytes]) -> None:
         if frames:
@@ -257,14 +258,12 @@ class Evented:
             self._to_write = self._loop.io(self._sock.fileno(), WRITABLE, priority=PRIORITY)
         self._to_write.start(self._can_write)
 
-    def _set_timer(self, now: float) -> None:
-        at = self._session.next_at(now) if self._end_at == math.inf else self._end_at
-        if at < self._timer_at:
-            if self._timer is not None:
-                self._timer.close()
-            self._timer_at = at
-            self._timer = self._loop.timer(max(at - now, 0.0))
-            self._timer.start(self._is_time)
+    def _set_timer(self, at: float, now: float) -> None:
+        if self._timer is not None:
+            self._timer.close()
+        self._timer_at = at
+        self._timer = self._loop.timer(max(at - now, 0.0))
+        self._timer.start(self._is_time)
 
     def _end(self) -> None:
         if self._is_over:

@@ -120,7 +120,7 @@ class Threads:
                 websocket.send(session.replies())
                 return
             self._write_frames(websocket.take_pongs() + session.due(now))
-            if self._stirred.wait(max(session.next_at(now) - now, 0.0)):
+            if self._stirred.wait(max(session.due_at - now, 0.0)):
                 self._stirred.clear()
 
     def _write_frames(self, frames: list[bytes]) -> None:

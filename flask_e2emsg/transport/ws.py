@@ -60,6 +60,8 @@ class Session:
 
     Attributes:
         pump: its cursor.
+        due_at: when there is something to do though nothing happens, at the latest known moment; on
+            the monotonic clock.
         silent_since: since when the client is waited for, on the monotonic clock; None while its
             own requests are worked at. That nobody listens is no silence of the client's.
     """
@@ -74,6 +76,7 @@ class Session:
         "_typing",
         "_user_id",
         "_verify",
+        "due_at",
         "pump",
         "silent_since",
     )
@@ -97,6 +100,7 @@ class Session:
         self._typing: Bucket | None = None
         self._ping_at = time.monotonic() + settings.heartbeat_seconds
         self._retry_at = 0.0  # the database failed; not before this
+        self.due_at = 0.0
 
     def begin(self, start: Start) -> None:
         """Say hello, and let the cursor move."""
@@ -173,21 +177,29 @@ class Session:
             return
         self.pump.credential, self.pump.vouched_at = identity, time.monotonic()
         self._expires = _Deadline(identity.expires_at)
+        self.due_at = 0.0
         self.pump.reply(frames.encode("refreshed", expires_at=format_time(identity.expires_at)))
 
     def due(self, now: float) -> list[bytes]:
         """The frames to write now. Nobody keeps them: they may be large, and the next wait long."""
-        out = self.replies()
-        if warning := self._expires.warning(now):
-            out.append(text_frame(frames.encode("expiring", expires_at=warning)))
+        pump, texts = self.pump, self.pump.take_replies()
+        is_time = now >= self.due_at
+        if is_time and (warning := self._expires.warning(now)):
+            texts.append(frames.encode("expiring", expires_at=warning))
         if now >= self._retry_at:
             try:
-                out += [text_frame(frame) for frame in self.pump.take_entries()]
+                texts += pump.take_entries()
             except Unavailable:
                 self._retry_at = now + RETRY_SECONDS
-        if now >= self._ping_at:
-            out.append(PING)
-            self._ping_at = now + self._settings.heartbeat_seconds
+                self.due_at = min(self.due_at, self._retry_at)
+        out = [text_frame(text) for text in texts]
+        if is_time:
+            if now >= self._ping_at:
+                out.append(PING)
+                self._ping_at = now + self._settings.heartbeat_seconds
+            self.due_at = self._next_at(now)
+        elif pump.look_again_at is not None and pump.look_again_at < self.due_at:
+            self.due_at = pump.look_again_at
         return out
 
     def replies(self) -> list[bytes]:
@@ -196,13 +208,15 @@ class Session:
 
     def end_if_due(self, now: float) -> None:
         """Close when the token has expired, or the client is gone."""
+        if now < self.due_at:
+            return
         if self._expires.passed(now):
             self.pump.close(4401)
         elif now >= self._silent_at():
             self.pump.close(4408)
 
-    def next_at(self, now: float) -> float:
-        """When there is something to do though nothing happens, on the monotonic clock."""
+    def _next_at(self, now: float) -> float:
+        # A silence that begins from now on ends after the next ping.
         at = min(self._ping_at, self._silent_at(), self._expires.next_at())
         look_at = self._retry_at if self._retry_at > now else self.pump.look_again_at
         return at if look_at is None else min(at, look_at)

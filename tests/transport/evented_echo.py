@@ -6,6 +6,7 @@ bytes, prints its address, and serves until it is terminated.
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
 import threading
@@ -50,6 +51,7 @@ class EchoSession:
 
     def __init__(self) -> None:
         self.pump = EchoPump()
+        self.due_at = math.inf
         self._answers: list[bytes] = []
 
     def begin(self, _start: Start) -> None:
@@ -71,9 +73,6 @@ class EchoSession:
 
     def end_if_due(self, _now: float) -> None:
         pass
-
-    def next_at(self, now: float) -> float:
-        return now + 60.0
 
 
 class Echoes:
