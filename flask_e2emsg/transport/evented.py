@@ -1,7 +1,8 @@
 """A connection on gevent's loop: the way for gunicorn's gevent workers, with no greenlet waiting.
 
-The loop says that the socket can be read or written, or that a time has come, and each of these
-asks for a task. One task reads, another writes; they meet in the session only.
+The loop takes from the socket what has come, and it says when there is room to write, or that a
+time has come; each of these asks for a task. One task handles, another writes; they meet in the
+session only.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Evented:
     """
 
     __slots__ = (
+        "_arrived",
         "_decoder",
         "_early",
         "_end_at",
@@ -79,6 +81,7 @@ class Evented:
         self._pump = session.pump
         self._decoder = Decoder(max_message_bytes)
         self._early = early
+        self._arrived: bytes | None = None  # nothing at all, where the client is gone
         self._texts: list[bytes] = []  # they wait for their turn, or until answers are taken
         self._rest: memoryview | None = None  # what the client does not take yet
         self._write_timeout = write_timeout_seconds
@@ -112,7 +115,16 @@ class Evented:
             self._reading.set()
 
     def _can_read(self) -> None:
-        self._to_read.stop()
+        if self._arrived is not None or self._texts or self._is_saying_goodbye:
+            # What was taken before has its turn first. The rest waits in TCP.
+            self._to_read.stop()
+        else:
+            # To look away until the task has its turn would cost more than to take it now.
+            try:
+                self._arrived = self._receive_some()
+            except BlockingIOError:
+                return
+            self._session.silent_since = None
         self._reading.set()
 
     def _can_write(self) -> None:
@@ -132,6 +144,7 @@ class Evented:
         except BlockingIOError:
             self._listen()
         except Ended as ended:
+            self._to_read.stop()
             self._pump.close(1006 if ended.code is None else ended.code)
         except BaseException as error:
             self._session.failed("reading", error)
@@ -160,12 +173,18 @@ class Evented:
     def _receive(self) -> bytes:
         if self._decoder.has_ended:
             return b""
-        size = self._decoder.appetite
+        if self._arrived is not None:
+            data, self._arrived = self._arrived, None
+            return data
         if self._early:
+            size = self._decoder.appetite
             data, self._early = self._early[:size], self._early[size:]
             return data
+        return self._receive_some()
+
+    def _receive_some(self) -> bytes:
         try:
-            return self._sock.recv(size)
+            return self._sock.recv(self._decoder.appetite)
         except BlockingIOError:
             raise
         except OSError:
@@ -176,6 +195,10 @@ class Evented:
             self._reading.set()
         elif not self._is_over:
             self._session.silent_since = time.monotonic()
+            self._watch()
+
+    def _watch(self) -> None:
+        if not self._to_read.active:
             self._to_read.start(self._can_read)
 
     def _discard(self) -> None:
@@ -188,13 +211,13 @@ class Evented:
         try:
             data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
-            self._to_read.start(self._can_read)
+            self._watch()
         except OSError:
             self._end()
         else:
             self._left_to_discard -= len(data)
             if data and self._left_to_discard > 0:
-                self._to_read.start(self._can_read)
+                self._watch()
             else:
                 self._end()
 
