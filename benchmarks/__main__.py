@@ -51,12 +51,12 @@ def main() -> None:
         sys.exit(str(error))
     servers = _servers(_names(arguments.servers))
     workloads = list(_chosen(arguments, servers))
-    with Postgres() as postgres:
+    with Postgres() as postgres, Users() as users:
         machine = _machine(postgres)
         print("\n".join(f"{name}: {value}" for name, value in machine.items()))
         if not machine["is_durable"]:
             sys.exit("PostgreSQL does not write commits through to the disk: nothing is measured.")
-        results = _measure(arguments, postgres, workloads, servers)
+        results = _measure(arguments, postgres, users, workloads, servers)
     _report(arguments, results, machine, servers)
     sys.exit(1 if results.failures else 0)
 
@@ -110,10 +110,10 @@ def _chosen(
 def _measure(
     arguments: argparse.Namespace,
     postgres: Postgres,
+    users: Users,
     workloads: list[tuple[Workload, list[str]]],
     servers: dict[str, Server],
 ) -> Results:
-    users = Users()
     runs.prove_the_check(users)
     print("The check sees lost, doubled and swapped messages.")
     results = Results()

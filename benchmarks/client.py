@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import subprocess
@@ -12,11 +13,14 @@ import tempfile
 import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import jwt
+
+from flask_e2emsg.protocol.envelope import kid_of
 
 from .results import Failed
 
@@ -44,26 +48,45 @@ def compile_client() -> None:
     BINARY.parent.mkdir(parents=True, exist_ok=True)
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"]
     files = [str(source) for source in sources if source.suffix == ".c"]
+    made = BINARY.with_name(f"load-{os.getpid()}")  # Somebody may be running the other one.
     try:
-        subprocess.run([compiler, *flags, "-o", str(BINARY), *files], check=True)
+        subprocess.run([compiler, *flags, "-o", str(made), *files], check=True)
     except subprocess.CalledProcessError as error:
         raise CannotCompile(f"{compiler} could not compile the load client.") from error
+    made.replace(BINARY)
 
 
-class Users:
-    """User ids and tokens, in the files that the load client reads."""
+class Users(AbstractContextManager["Users"]):
+    """User ids, tokens and kids, in the files that the load client reads; and the users' keys.
+
+    The files are gone after the `with` block.
+    """
 
     def __init__(self) -> None:
         self.secret = secrets.token_urlsafe(32)
         self._folder = tempfile.TemporaryDirectory(prefix="e2emsg-users-")
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._folder.cleanup()
+
     def file(self, count: int, *, first: int = 0) -> Path:
         """A file with so many users: `user-<first>`, and on."""
         path = Path(self._folder.name) / f"{first}-{count}"
         if not path.exists():
-            ids = (f"user-{number}" for number in range(first, first + count))
-            path.write_text("".join(f"{user_id} {self._token(user_id)}\n" for user_id in ids))
+            users = self.keys(count, first=first).items()
+            lines = (f"{user} {self._token(user)} {kid_of(key).hex()}\n" for user, key in users)
+            path.write_text("".join(lines))
         return path
+
+    def keys(self, count: int, *, first: int = 0) -> dict[str, bytes]:
+        """The public keys of the users in such a file. Nobody has the private ones."""
+        ids = (f"user-{number}" for number in range(first, first + count))
+        return {user: sha256(f"{self.secret} {user}".encode()).digest() for user in ids}
 
     def _token(self, user_id: str) -> str:
         moment = datetime.now(UTC)

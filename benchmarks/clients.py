@@ -50,7 +50,6 @@ def main() -> None:
     """Measure and print."""
     _print_sizes()
     _print_rates("Python", _in_python())
-    os.environ["BENCH_CHECK_ENVELOPES"] = "1"
     with _server() as (server, users):
         _print_backlog("Python", _backlog_in_python(server, users))
         if shutil.which(CHROMIUM) is None:
@@ -105,10 +104,13 @@ def _rate(operation: Callable[[], object]) -> float:
 @contextmanager
 def _server() -> Iterator[tuple[Running, dict[str, str]]]:
     """The server, and tokens of a sender and two recipients."""
-    users = Users()
-    with Postgres() as postgres, running(OUR_SERVERS["e2emsg"], postgres, users) as server:
+    with (
+        Users() as users,
+        Postgres() as postgres,
+        running(OUR_SERVERS["e2emsg"], postgres, users) as server,
+    ):
         lines = users.file(3).read_text().splitlines()
-        yield server, dict(line.split(" ", 1) for line in lines)
+        yield server, dict(line.split()[:2] for line in lines)
 
 
 def _call(server: Running, token: str, method: str, path: str, body: object = None) -> Any:

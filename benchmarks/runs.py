@@ -100,6 +100,7 @@ def exchange(
         running(server, bench.postgres, bench.users, template) as up,
         _idle(up, bench.users, idle),
     ):
+        up.publish_keys(bench.users.keys(people))
         stored_before = up.stored()
         with _client(bench, up, mode, bench.users.file(people), *options) as client:
             client.begin()
@@ -112,6 +113,7 @@ def exchange(
 def drain(bench: Bench, server: Server, count: int) -> Figures:
     """So many messages wait for a recipient, who comes back: how fast it has them."""
     with running(server, bench.postgres, bench.users) as up:
+        up.publish_keys(bench.users.keys(2))
         with _client(bench, up, "drain", bench.users.file(2), "--count", count) as client:
             client.begin()
             cost = _measured(client, up, bench.postgres)
@@ -185,7 +187,8 @@ def prove_the_check(users: Users) -> None:
 
 
 def _echo(users: Users, *options: object) -> dict[str, Any]:
-    with LoadClient("echo", 0, users.file(2 * PAIRS), "--pairs", PAIRS, *options) as client:
+    file = users.file(2 * PAIRS)
+    with LoadClient("echo", 0, file, "--pairs", PAIRS, "--envelopes", *options) as client:
         client.begin()
         client.wait_for("measuring")
         client.wait_for("measured")

@@ -7,13 +7,16 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+import sqlalchemy as sa
 from psycopg import sql
+
+from flask_e2emsg.store.accounts import write_public_key
 
 from . import processes
 from .client import Users
@@ -40,6 +43,11 @@ class Server:
     keeps_order: bool  # of one sender's messages to one recipient; it is an error if it does not
     is_sqlite: bool = False
 
+    @property
+    def checks_envelopes(self) -> bool:
+        """Whether it compares what the load client sends with the users' keys."""
+        return "--envelopes" in self.client_options
+
 
 @dataclass(frozen=True)
 class Running:
@@ -53,6 +61,12 @@ class Running:
     def cpu_seconds(self) -> float:
         """The processor time of all its processes, without PostgreSQL's."""
         return processes.cpu_seconds(self.pid)
+
+    def publish_keys(self, keys: Mapping[str, bytes]) -> None:
+        """Let its directory have them, if it has one."""
+        if self.server.checks_envelopes:
+            scheme = "sqlite:///" if self.server.is_sqlite else ""
+            publish_keys(scheme + self.database, keys)
 
     def stored(self) -> int:
         """How many messages are in its table."""
@@ -134,9 +148,22 @@ def make_tables(database_url: str, secret: str) -> None:
     )
 
 
+def publish_keys(database_url: str, keys: Mapping[str, bytes]) -> None:
+    """Put the users' keys into our tables; who has no account gets one."""
+    engine = sa.create_engine(_with_driver(database_url))
+    with engine.begin() as connection:
+        for user_id, key in keys.items():
+            write_public_key(connection, user_id, key)
+    engine.dispose()
+
+
 def _our_environment(database_url: str, secret: str) -> dict[str, str]:
-    url = database_url.replace("postgresql://", "postgresql+psycopg://")
+    url = _with_driver(database_url)
     return {**_clean_environment(), "DATABASE_URL": url, "JWT_SECRET_KEY": secret}
+
+
+def _with_driver(database_url: str) -> str:
+    return database_url.replace("postgresql://", "postgresql+psycopg://")
 
 
 def _clean_environment() -> dict[str, str]:
@@ -152,7 +179,7 @@ def _ours(name: str, title: str, *options: str, is_sqlite: bool = False) -> Serv
         name=name,
         title=title,
         start=_start_ours(*options),
-        client_options=("--acks",),
+        client_options=("--acks", "--envelopes"),
         table="e2emsg_messages",
         keeps_order=True,
         is_sqlite=is_sqlite,

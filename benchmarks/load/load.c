@@ -2,7 +2,8 @@
  *
  * It prints `ready` once its connections are open, waits for a line on stdin, prints `measuring`
  * and `measured` where the measured part begins and ends, then one JSON object, and keeps its
- * connections until stdin ends. The file of users has one `id token` a line. Modes:
+ * connections until stdin ends. The file of users has one `id token kid` a line, the kid in hex.
+ * With `--envelopes` contents look like envelopes; else all their bytes are random. Modes:
  *
  *   pairs       senders keep `--window` messages unanswered for `--warmup` and `--seconds`
  *   rate        the same at `--rate` messages a second, whatever the server does; latencies count
@@ -41,10 +42,13 @@ static struct connection *connections;
 static void read_users(void) {
     FILE *file = fopen(options.users_file, "r");
     if (file == NULL) die("%s: %s", options.users_file, strerror(errno));
-    char id[256], token[3072];
-    while (fscanf(file, "%255s %3071s", id, token) == 2) {
+    char id[256], token[3072], kid[2 * KID_BYTES + 1];
+    while (fscanf(file, "%255s %3071s %16s", id, token, kid) == 3) {
         users = must(realloc(users, (user_count + 1) * sizeof *users));
-        users[user_count++] = (struct user){must(strdup(id)), must(strdup(token))};
+        struct user *user = &users[user_count++];
+        *user = (struct user){.id = must(strdup(id)), .token = must(strdup(token))};
+        for (size_t i = 0; i < KID_BYTES; i++)
+            if (sscanf(kid + 2 * i, "%2hhx", &user->kid[i]) != 1) die("%s has no kid", id);
     }
     fclose(file);
 }
@@ -275,7 +279,8 @@ static const struct option names[] = {
     {"recipients", required_argument, NULL, 'm'}, {"count", required_argument, NULL, 'c'},
     {"at-once", required_argument, NULL, 'a'},   {"patience", required_argument, NULL, 'P'},
     {"fault", required_argument, NULL, 'f'},     {"acks", no_argument, NULL, 'A'},
-    {"socketio", no_argument, NULL, 'S'},        {0}};
+    {"envelopes", no_argument, NULL, 'E'},       {"socketio", no_argument, NULL, 'S'},
+    {0}};
 
 static enum fault fault_named(const char *name) {
     if (strcmp(name, "twice") == 0) return TWICE;
@@ -301,6 +306,7 @@ static void take_option(int letter) {
     case 'P': options.patience = atof(optarg); break;
     case 'f': options.fault = fault_named(optarg); break;
     case 'A': server.wants_acks = true; break;
+    case 'E': server.checks_envelopes = true; break;
     case 'S': server.is_socketio = true; break;
     default: exit(2);
     }

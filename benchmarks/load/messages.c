@@ -1,6 +1,8 @@
 /* See messages.h. */
 #include "messages.h"
 
+#include "contents.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +19,9 @@ size_t flow_count;
 double stops_at;
 
 static const char DIGITS[] = "0123456789abcdef";
+static const char BEFORE_CONTENT[] = "\",\"encrypted_content\":\"", AFTER_CONTENT[] = "\"}";
 static double wall_offset; /* from our clock to the time of day */
+static size_t content_bytes, end_length;
 
 double own_cpu_seconds(void) {
     struct rusage usage;
@@ -26,27 +30,15 @@ double own_cpu_seconds(void) {
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-static char *random_base64url(size_t bytes, size_t *length) {
-    static const char alphabet[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    *length = (bytes * 8 + 5) / 6;
-    char *text = must(malloc(*length));
-    for (size_t i = 0; i < *length; i++) text[i] = alphabet[random() & 63];
-    text[*length - 1] = 'A'; /* its unused bits have to be zeros */
-    return text;
+/* A frame from after the recipient's name on. */
+static void write_end(char *end, const struct user *sender, const struct user *recipient) {
+    size_t before = sizeof BEFORE_CONTENT - 1, letters = content_letters(content_bytes);
+    memcpy(end, BEFORE_CONTENT, before);
+    write_content(end + before, content_bytes, sender, recipient);
+    memcpy(end + before + letters, AFTER_CONTENT, sizeof AFTER_CONTENT - 1);
 }
 
-static void write_content(struct flow *flow, size_t bytes) {
-    static const char before[] = "\",\"encrypted_content\":\"", after[] = "\"}";
-    size_t length;
-    char *text = random_base64url(bytes, &length);
-    flow->content_length = sizeof before - 1 + length + sizeof after - 1;
-    flow->content = must(malloc(flow->content_length + 1));
-    snprintf(flow->content, flow->content_length + 1, "%s%.*s%s", before, (int)length, text, after);
-    free(text);
-}
-
-void flows_prepare(size_t count, size_t content_bytes) {
+void flows_prepare(size_t count, size_t bytes) {
     struct timespec time;
     clock_gettime(CLOCK_REALTIME, &time);
     wall_offset = (double)time.tv_sec + (double)time.tv_nsec / 1e9 - read_clock();
@@ -54,7 +46,8 @@ void flows_prepare(size_t count, size_t content_bytes) {
     srandom((unsigned)getpid());
     flow_count = count;
     flows = must(calloc(count, sizeof *flows));
-    for (size_t i = 0; i < count; i++) write_content(&flows[i], content_bytes);
+    content_bytes = bytes;
+    end_length = sizeof BEFORE_CONTENT - 1 + content_letters(bytes) + sizeof AFTER_CONTENT - 1;
 }
 
 /* Each sender's connection is followed by those of its recipients. */
@@ -68,23 +61,35 @@ void connect_flows(struct connection *connections, const struct user *users, siz
         flows[i].sender = &connections[i * each];
         flows[i].recipients = &connections[i * each + 1];
         flows[i].recipient_count = recipients;
+        flows[i].ends = must(malloc(recipients * end_length));
+        const struct user *sender = &users[i * each], *recipient = sender + 1;
+        for (size_t n = 0; n < recipients; n++)
+            write_end(flows[i].ends + n * end_length, sender, recipient + n);
     }
     open_all(connections, users, flow_count * each);
 }
 
 /* Ids are UUIDs of version 7: the time, then this process, the flow, and the message's number. */
+static struct id make_id(unsigned flow, uint64_t number) {
+    uint64_t milliseconds = (uint64_t)((now + wall_offset) * 1000);
+    uint64_t process = (uint64_t)getpid() & 0xfff;
+    return (struct id){
+        .high = milliseconds << 16 | 0x7000 | process,
+        .low = UINT64_C(8) << 60 | (uint64_t)flow << 48 | number,
+    };
+}
+
 static void write_hex(char *at, uint64_t value, int digits) {
     for (int i = digits - 1; i >= 0; i--, value >>= 4) at[i] = DIGITS[value & 15];
 }
 
-static void write_id(char *id, unsigned flow, uint64_t number) {
-    uint64_t milliseconds = (uint64_t)((now + wall_offset) * 1000);
-    memcpy(id, "........-....-7...-8...-............", ID_LENGTH);
-    write_hex(id, milliseconds >> 16, 8);
-    write_hex(id + 9, milliseconds & 0xffff, 4);
-    write_hex(id + 15, (uint64_t)getpid() & 0xfff, 3);
-    write_hex(id + 20, flow, 3);
-    write_hex(id + 24, number, 12);
+static void write_id(char *text, struct id id) {
+    memset(text, '-', ID_LENGTH);
+    write_hex(text, id.high >> 32, 8);
+    write_hex(text + 9, id.high >> 16, 4);
+    write_hex(text + 14, id.high, 4);
+    write_hex(text + 19, id.low >> 48, 4);
+    write_hex(text + 24, id.low, 12);
 }
 
 static uint64_t read_hex(const char *at, int digits) {
@@ -120,22 +125,25 @@ static struct message *new_message(struct flow *flow, double due) {
 void send_message(struct flow *flow, double due) {
     static const char before[] = "{\"type\":\"send\",\"id\":\"", between[] = "\",\"to\":\"";
     static char json[1 << 17];
-    const char *to = flow->recipients[flow->sent % flow->recipient_count].user->id;
-    size_t to_length = strlen(to), at = sizeof before - 1;
-    if (at + ID_LENGTH + sizeof between + to_length + flow->content_length > sizeof json)
+    size_t recipient = flow->sent % flow->recipient_count, at = sizeof before - 1;
+    const char *to = flow->recipients[recipient].user->id;
+    size_t to_length = strlen(to);
+    if (at + ID_LENGTH + sizeof between + to_length + end_length > sizeof json)
         die("a message is too long");
     new_message(flow, due);
+    struct id id = make_id(flow->sender->flow, flow->sent);
     memcpy(json, before, at);
-    write_id(json + at, flow->sender->flow, flow->sent);
+    write_id(json + at, id);
     at += ID_LENGTH;
     memcpy(json + at, between, sizeof between - 1);
     at += sizeof between - 1;
     memcpy(json + at, to, to_length);
     at += to_length;
-    memcpy(json + at, flow->content, flow->content_length);
+    memcpy(json + at, flow->ends + recipient * end_length, end_length);
+    if (server.checks_envelopes) write_content_id(json + at + sizeof BEFORE_CONTENT - 1, id);
     flow->sent++;
     tally.sent++;
-    write_event(flow->sender, "send", json, at + flow->content_length);
+    write_event(flow->sender, "send", json, at + end_length);
 }
 
 static bool is_measured(double moment) {

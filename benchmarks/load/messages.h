@@ -10,8 +10,7 @@ struct flow {
     size_t recipient_count;
     struct message *messages; /* by number, which is part of a message's id */
     uint64_t sent, answered, room;
-    char *content; /* of every message: the end of a frame, from after the recipient's name on */
-    size_t content_length;
+    char *ends; /* of frames, from after the recipient's name on: one for each recipient */
 };
 
 struct message {

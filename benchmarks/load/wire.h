@@ -13,9 +13,12 @@
 
 enum phase { CLOSED, CONNECTING, UPGRADING, OPENING, OPEN, CLOSING };
 
+#define KID_BYTES 8
+
 struct user {
     char *id;
     char *token;
+    unsigned char kid[KID_BYTES]; /* the short name of the user's public key */
 };
 
 struct buffer {
@@ -38,9 +41,10 @@ struct connection {
 /* What the server at the other end is like. */
 struct server {
     uint16_t port;
-    bool is_socketio;   /* Engine.IO packets around every event */
-    bool wants_acks;    /* its mailboxes move on by the client's acks */
-    bool offers_deflate; /* what we offer, as browsers do */
+    bool is_socketio;      /* Engine.IO packets around every event */
+    bool wants_acks;       /* its mailboxes move on by the client's acks */
+    bool checks_envelopes; /* it refuses what does not look like one */
+    bool offers_deflate;   /* what we offer, as browsers do */
 };
 
 /* What a mode does with what happens. */
