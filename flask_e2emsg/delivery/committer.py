@@ -13,8 +13,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from ..errors import Internal, Refusal, SchemaMissing
 from ..protocol.entries import Entry
@@ -32,11 +32,7 @@ Operation = Append | Ack | Read
 Outcome = Appended | int | Refusal
 Done = Callable[[Outcome], None]
 Publish = Callable[[Mapping[str, list[Entry]]], None]
-
-
-class _Waiting(NamedTuple):
-    operation: Operation
-    done: Done
+_Waiting = tuple[Operation, Done]
 
 
 class Committer:
@@ -69,7 +65,7 @@ class Committer:
 
     def submit(self, operation: Operation, done: Done) -> None:
         """Have an operation committed with the next batch; `done` gets its outcome."""
-        self._queue.append(_Waiting(operation, done))
+        self._queue.append((operation, done))
         self._thread.ensure_running()
         if isinstance(operation, Append) and not self._is_urgent.is_set():
             self._is_urgent.set()
@@ -88,16 +84,18 @@ class Committer:
     def _next_batch(self) -> list[_Waiting]:
         self._is_urgent.clear()
         batch: list[_Waiting] = []
-        messages = size = 0
-        while self._queue and messages < MAX_BATCH_MESSAGES and size < MAX_BATCH_BYTES:
-            waiting = self._queue.popleft()
+        queue, messages, size = self._queue, 0, 0
+        while queue and messages < MAX_BATCH_MESSAGES and size < MAX_BATCH_BYTES:
+            waiting = queue.popleft()
             batch.append(waiting)
-            if isinstance(waiting.operation, Append):
-                messages += len(waiting.operation.messages)
-                size += sum(len(message.content) for message in waiting.operation.messages)
+            operation = waiting[0]
+            if isinstance(operation, Append):
+                messages += len(operation.messages)
+                for message in operation.messages:
+                    size += len(message.content)
             else:
                 messages += 1
-        if self._queue:
+        if queue:
             self._is_urgent.set()
         return batch
 
@@ -121,23 +119,17 @@ class Committer:
                 self._published(result)
 
     def _commit_all(self, batch: list[_Waiting]) -> list[tuple[list[_Waiting], Committed]]:
-        kinds = [
-            (commit, some)
-            for kind, commit in self._commit.items()
-            if (some := [waiting for waiting in batch if isinstance(waiting.operation, kind)])
-        ]
-        if len(kinds) == 1:
-            commit, some = kinds[0]
-            return [(some, commit([waiting.operation for waiting in some]))]
-        with self._together():
-            return [
-                (some, commit([waiting.operation for waiting in some])) for commit, some in kinds
-            ]
+        kinds: dict[type[Any], list[_Waiting]] = {kind: [] for kind in self._commit}
+        for waiting in batch:
+            kinds[type(waiting[0])].append(waiting)
+        parts = [(self._commit[kind], some) for kind, some in kinds.items() if some]
+        with self._together() if len(parts) > 1 else nullcontext():
+            return [(some, commit([operation for operation, _ in some])) for commit, some in parts]
 
     def _answer(self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
-        for waiting, outcome in zip(batch, outcomes, strict=True):
+        for (_, done), outcome in zip(batch, outcomes, strict=True):
             try:
-                waiting.done(outcome)
+                done(outcome)
             except Exception as error:
                 logger.error("answering failed: %s", stack_of(error))
 

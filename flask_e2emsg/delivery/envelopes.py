@@ -52,21 +52,20 @@ class Envelopes:
             seen = outline(message.content, message.id)
         except BadRequest as error:
             raise BadRequest(error.message, message_id=culprit) from None
-        for user_id, kids in (
-            (sender.user_id, (seen.sender,)),
-            (message.recipient, seen.readers),
-        ):
-            if self._kid_of(user_id) not in kids:
-                self._look_again(user_id, kids, message.id, culprit)
+        moment = time.monotonic()
+        if self._kid_of(sender.user_id, moment) != seen.sender:
+            self._look_again(sender.user_id, (seen.sender,), message.id, culprit)
+        if self._kid_of(message.recipient, moment) not in seen.readers:
+            self._look_again(message.recipient, seen.readers, message.id, culprit)
 
     def forget(self, user_id: str) -> None:
         """The user's key may have changed."""
         with self._lock:
             self._kids.pop(user_id, None)
 
-    def _kid_of(self, user_id: str) -> bytes | None:
+    def _kid_of(self, user_id: str, moment: float) -> bytes | None:
         known = self._kids.get(user_id)
-        if known is not None and time.monotonic() < known[1]:
+        if known is not None and moment < known[1]:
             return known[0]
         return self._remember(user_id, self._find_key(user_id))
 

@@ -206,8 +206,10 @@ class Pump:
         """
         with self._lock:
             reached = self._window.ack(seq)
+            has_more = self._head > self._window.position
         self._acknowledge(reached)
-        self.stirred.set()
+        if has_more:
+            self.stirred.set()
 
     def acked(self, seq: int) -> None:
         """The database knows of the ack up to `seq`; go on with what came meanwhile."""
@@ -297,6 +299,8 @@ class Pump:
                 elif self._head == head:
                     self._head = position
                 return []
+            if self._later and not self._fresh:
+                self._join_what_came_early(page.through)
             return self._passed(page.entries, page.through)
 
     def _page_after(self, position: int, limit: int) -> Page:
@@ -309,6 +313,12 @@ class Pump:
             return page
         self._page_limit = fitting
         return Page(page.entries[:fitting], page.entries[fitting - 1].seq)
+
+    def _join_what_came_early(self, position: int) -> None:
+        """While a page was read, what follows it may have come."""
+        for seq in [seq for seq in self._later if seq <= position]:
+            self._fresh_bytes -= self._later.pop(seq).size
+        self._close_gap(position + 1)
 
     def _forget_what_came_early(self) -> None:
         self._fresh_bytes -= sum(entry.size for entry in self._later.values())

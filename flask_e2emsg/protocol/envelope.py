@@ -6,9 +6,10 @@ unreadable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from hashlib import sha256
 from uuid import UUID
+
+import msgspec
 
 from ..errors import BadRequest
 
@@ -22,12 +23,14 @@ _OPENING = bytes((VERSION, SUITE))
 _KID_LABEL = b"flask-e2emsg kid v1\x00"
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
+class Outline(msgspec.Struct, frozen=True, gc=False):
     """Whose key sealed an envelope, and whose keys open it, by their kids."""
 
-    sender: bytes = field(repr=False)
-    readers: frozenset[bytes] = field(repr=False)
+    sender: bytes
+    readers: frozenset[bytes]
+
+    def __repr__(self) -> str:
+        return f"Outline(for {len(self.readers)} keys)"
 
 
 def kid_of(public_key: bytes) -> bytes:
@@ -50,7 +53,7 @@ def outline(content: bytes, message_id: UUID) -> Outline:
     if not count or len(content) < end + NONCE_LENGTH + TAG_LENGTH:
         raise BadRequest("The envelope is cut short.")
     readers = frozenset(
-        content[start : start + KID_LENGTH] for start in range(HEADER_LENGTH, end, WRAP_LENGTH)
+        [content[start : start + KID_LENGTH] for start in range(HEADER_LENGTH, end, WRAP_LENGTH)]
     )
     if len(readers) != count:
         raise BadRequest("The envelope has two wraps for one key.")

@@ -28,6 +28,7 @@ from .values import (
 MAX_MESSAGES_IN_ONE_FRAME = 256
 MAX_READ_IDS = 500
 MAX_REF_LENGTH = 255
+_BAD_EXPIRY = f"`expires_in` must be 1 to {LARGEST_EXPIRY_SECONDS} seconds."
 
 Ref = str | int
 
@@ -225,10 +226,7 @@ def _checked(frame: _FrameIn) -> ClientFrame:
 
 def _message(frame: _SendIn) -> Outgoing:
     seconds = frame.expires_in
-    _require(
-        seconds is None or 1 <= seconds <= LARGEST_EXPIRY_SECONDS,
-        f"`expires_in` must be 1 to {LARGEST_EXPIRY_SECONDS} seconds.",
-    )
+    _require(seconds is None or 1 <= seconds <= LARGEST_EXPIRY_SECONDS, _BAD_EXPIRY)
     return Outgoing(
         check_uuid(frame.id),
         check_user_id(frame.to, "to"),

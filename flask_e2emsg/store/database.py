@@ -145,7 +145,7 @@ class Database:
                 cursor.execute(statement, parameters)
                 return list(cursor.fetchall())
         with _errors():
-            line = self._lines.pop() if self._lines else self._new_line()
+            line = self._lines.pop() if self._lines else Line(self._detached())
             try:
                 rows = line.ask(statement, parameters)
             except self._driver_error as error:
@@ -162,12 +162,6 @@ class Database:
                 raise
         self._lines.append(line)
         return rows
-
-    def _new_line(self) -> Line:
-        line = Line(self._detached())
-        # A plan that was made while a table was empty would read through all of it later.
-        line.ask("SET enable_seqscan = off", {})
-        return line
 
     @contextmanager
     def alone(self) -> Iterator[Any]:
@@ -311,6 +305,8 @@ def _commits_by_itself(engine: Engine) -> Callable[[Any, Any], None]:
         cursor = connection.cursor()
         # Planning anew what is asked all the time costs as much as doing it.
         cursor.execute("SET plan_cache_mode = force_generic_plan")
+        # A plan that was made while a table was empty would read through all of it later.
+        cursor.execute("SET enable_seqscan = off")
         cursor.close()
 
     return prepare

@@ -65,7 +65,7 @@ def _kill_around_commits() -> None:
     commit, answer = Committer._commit_all, Committer._answer
 
     def mortal_commit(self: Committer, batch: Any) -> Any:
-        if any(isinstance(waiting.operation, Append) for waiting in batch):
+        if any(isinstance(operation, Append) for operation, _ in batch):
             die_at(BEFORE_BEGIN)
         return commit(self, batch)
 

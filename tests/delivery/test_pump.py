@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -92,6 +93,29 @@ def test_a_gap_is_not_waited_for_while_the_window_is_full() -> None:
     assert one.look_again_at is None
     one.ack(1)
     assert positions(take_all(one)) == [2]
+
+
+class Growing(Log):
+    """A mailbox that grows while it is read."""
+
+    grow: Callable[[], None]
+
+    def entries_after(self, owner: Party, seq: int, limit: int) -> Page:
+        page = super().entries_after(owner, seq, limit)
+        self.grow()
+        return page
+
+
+def test_what_comes_while_a_page_is_read_follows_it_without_another_read() -> None:
+    log = Growing(*entries(1, 3))
+    one = started(log)
+    log.grow = lambda: one.offer(entries(3, 5))
+    one.reach(3)
+    assert positions(one.take_entries()) == [1, 2, 3]
+    assert one.stirred.is_set()
+    assert positions(one.take_entries()) == [4, 5]
+    assert len(log.reads) == 1
+    assert one.look_again_at is None
 
 
 def test_what_comes_early_is_bounded_like_all_that_waits() -> None:
@@ -514,7 +538,9 @@ def test_offers_from_other_threads_arrive_whole_and_in_order() -> None:
     arrived: list[int] = []
 
     def write() -> None:
-        while len(arrived) < last and one.stirred.wait(DEADLINE_SECONDS):
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while len(arrived) < last and time.monotonic() < deadline:
+            one.stirred.wait(GAP_SECONDS)  # A gap is looked at again though nothing stirs.
             one.stirred.clear()
             arrived.extend(positions(one.take_entries()))
 
