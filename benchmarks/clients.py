@@ -82,7 +82,9 @@ def _in_python() -> dict[str, float]:
     text = encode(Plaintext("text", 0, 1, None, TEXT))
     sealed = seal(text, address, alice, [bob.public])
     keys = {"alice": alice.public, "bob": bob.public}
-    check = Envelopes(lambda user: PublicKey(user, keys[user], 1, now()), lambda _: False).check
+    check = Envelopes(
+        lambda user: PublicKey(user, keys[user], 1, now()), lambda _: False, lambda: True
+    ).check
     message = Outgoing(address.message_id, "bob", sealed, encode_binary(sealed))
     return {
         "seal for two readers": _rate(lambda: seal(text, address, alice, [bob.public])),

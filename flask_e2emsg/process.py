@@ -79,7 +79,9 @@ class Process:
         self.history = History(self.database)
         self.tickets = Tickets(self.database)
         self.backups = Backups(self.database)
-        self.envelopes = Envelopes(self.accounts.public_key, self.history.has)
+        self.envelopes = Envelopes(
+            self.accounts.public_key, self.history.has, lambda: self.bus.hears
+        )
         self.hub = Hub(
             settings.max_connections_per_user,
             settings.max_connections or capacity.connections(state.server_connections),
@@ -304,6 +306,7 @@ class _Heard:
         self.rechecker.look_around()
 
     def missed(self) -> None:
+        self.envelopes.forget_all()
         self.sweeper.ask()
 
 

@@ -156,6 +156,11 @@ class Bus:
         return self._channel is not None
 
     @property
+    def hears(self) -> bool:
+        """Whether what others tell arrives here, as far as can be known."""
+        return self._subscribed_at is not None
+
+    @property
     def is_alone(self) -> bool:
         """Whether nobody else is there to be told anything, as far as can be known."""
         if self._channel is None:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from flask_e2emsg.delivery import envelopes
-from flask_e2emsg.delivery.envelopes import KEY_SECONDS, Envelopes
+from flask_e2emsg.delivery.envelopes import KEY_SECONDS, TOLD_KEY_SECONDS, Envelopes
 from flask_e2emsg.errors import StaleKey
 from flask_e2emsg.protocol.frames import Outgoing
 from flask_e2emsg.protocol.values import encode_binary, now
@@ -26,8 +26,10 @@ class Directory:
         self.asked: list[str] = []
         self.stored: set[UUID] = set()
         self.now = 1000.0
+        self.is_overtaken = False  # bob's key, while it is read, by his next one
         monkeypatch.setattr("flask_e2emsg.delivery.envelopes.time.monotonic", lambda: self.now)
-        self.check = Envelopes(self.find, self.stored.__contains__)
+        self.hears = False
+        self.check = Envelopes(self.find, self.stored.__contains__, lambda: self.hears)
         for user_id in ("alice", "bob"):
             self.renew(user_id)
 
@@ -37,6 +39,10 @@ class Directory:
     def find(self, user_id: str) -> PublicKey | None:
         self.asked.append(user_id)
         key = self.keys.get(user_id)
+        if user_id == "bob" and self.is_overtaken:
+            self.is_overtaken = False
+            self.renew("bob")
+            self.check.forget("bob")
         return None if key is None else PublicKey(user_id, key, 1, now())
 
     def message(self) -> Outgoing:
@@ -63,6 +69,38 @@ def test_many_sends_ask_once_for_each_key(directory: Directory) -> None:
 def test_a_key_is_asked_for_again_when_its_time_is_over(directory: Directory) -> None:
     directory.send(directory.message())
     directory.now += KEY_SECONDS
+    directory.send(directory.message())
+    assert directory.asked == ["alice", "bob"] * 2
+
+
+def test_a_key_is_remembered_longer_where_a_new_one_would_be_heard_of(directory: Directory) -> None:
+    directory.hears = True
+    directory.send(directory.message())
+    directory.now += TOLD_KEY_SECONDS - 1
+    directory.send(directory.message())
+    assert directory.asked == ["alice", "bob"]
+    directory.hears = False
+    directory.send(directory.message())
+    assert directory.asked == ["alice", "bob"] * 2
+    directory.hears = True
+    directory.now += TOLD_KEY_SECONDS
+    directory.send(directory.message())
+    assert directory.asked == ["alice", "bob"] * 3
+
+
+def test_a_key_that_was_read_before_the_news_of_another_one_is_not_remembered(
+    directory: Directory,
+) -> None:
+    old = directory.message()
+    directory.is_overtaken = True
+    directory.send(old)
+    with pytest.raises(StaleKey):
+        directory.send(old)
+
+
+def test_after_what_may_have_been_missed_every_key_is_asked_for(directory: Directory) -> None:
+    directory.send(directory.message())
+    directory.check.forget_all()
     directory.send(directory.message())
     assert directory.asked == ["alice", "bob"] * 2
 
