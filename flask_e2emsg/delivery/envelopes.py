@@ -2,8 +2,8 @@
 
 Keys are remembered, so that a send costs no query: for a minute while this process hears from the
 others of new ones, else for a moment. What does not fit a remembered key is compared with the
-database before it is refused; what fits a key that was replaced a moment ago, on another worker, may
-still be taken.
+database before it is refused; what fits a key that was replaced a moment ago, on another worker,
+may still be taken.
 """
 
 from __future__ import annotations
