@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 from ..errors import BadRequest, StaleKey
@@ -91,7 +91,7 @@ class Envelopes:
     def _look_again(
         self,
         user_id: str,
-        kids: Sequence[bytes] | frozenset[bytes],
+        kids: Collection[bytes],
         message_id: UUID,
         culprit: str | None,
     ) -> None:

@@ -142,6 +142,12 @@ class Pump:
     def offer(self, entries: Sequence[Entry]) -> None:
         """New entries of the mailbox, just committed."""
         with self._lock:
+            if not self._fresh and not self._later and self._backlog is None:
+                entries = self._pass_own(entries)
+                if not entries:
+                    if self._window.has_promised:
+                        self.stirred.set()
+                    return
             fresh = self._fresh
             position = self._window.position
             expected = 1 + (max(fresh[-1].seq, position) if fresh else position)
@@ -162,6 +168,18 @@ class Pump:
                 self._close_gap(expected)
             self._head = max(self._head, entries[-1].seq)
         self.stirred.set()
+
+    def _pass_own(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Move the cursor over what this connection itself has sent; what follows that."""
+        position, count = self._window.position, 0
+        for entry in entries:
+            if entry.origin != self.origin or entry.seq != position + 1:
+                break
+            position, count = entry.seq, count + 1
+        if count:
+            self._window.passed([], position)
+            self._head = max(self._head, position)
+        return entries[count:]
 
     def _close_gap(self, expected: int) -> None:
         """Take what is no longer too early."""
@@ -262,7 +280,8 @@ class Pump:
         Raises:
             Unavailable: the database refused; nothing was lost, retry.
         """
-        if self._head <= self._window.position and self._backlog is None and not self._fresh:
+        is_at_the_end = self._head <= self._window.position and not self._fresh
+        if is_at_the_end and self._backlog is None and not self._window.has_promised:
             return []
         out = [entry.frame() for entry in self._next_entries()]
         if self._backlog is not None and self._window.position >= self._backlog:

@@ -6,6 +6,7 @@ unreadable.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from uuid import UUID
 
@@ -27,7 +28,7 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
     """Whose key sealed an envelope, and whose keys open it, by their kids."""
 
     sender: bytes
-    readers: frozenset[bytes]
+    readers: AbstractSet[bytes]
 
     def __repr__(self) -> str:
         return f"Outline(for {len(self.readers)} keys)"
@@ -52,9 +53,7 @@ def outline(content: bytes, message_id: UUID) -> Outline:
     end = HEADER_LENGTH + count * WRAP_LENGTH
     if not count or len(content) < end + NONCE_LENGTH + TAG_LENGTH:
         raise BadRequest("The envelope is cut short.")
-    readers = frozenset(
-        [content[start : start + KID_LENGTH] for start in range(HEADER_LENGTH, end, WRAP_LENGTH)]
-    )
+    readers = {content[at : at + KID_LENGTH] for at in range(HEADER_LENGTH, end, WRAP_LENGTH)}
     if len(readers) != count:
         raise BadRequest("The envelope has two wraps for one key.")
     return Outline(content[18 : 18 + KID_LENGTH], readers)

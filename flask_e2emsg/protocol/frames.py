@@ -208,9 +208,9 @@ def _checked(frame: _FrameIn) -> ClientFrame:
     match frame:
         case _SendIn():
             return Send(_message(frame))
-        case _AckIn(seq=seq):
-            _require(0 <= seq <= MAX_SEQ, "`seq` must be a position.")
-            return Ack(seq)
+        case _AckIn():
+            _require(0 <= frame.seq <= MAX_SEQ, "`seq` must be a position.")
+            return Ack(frame.seq)
         case _ReadIn(ids=ids):
             _require(1 <= len(ids) <= MAX_READ_IDS, f"`ids` must hold 1 to {MAX_READ_IDS} ids.")
             return Read([check_uuid(text, "ids") for text in ids])
