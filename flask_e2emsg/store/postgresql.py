@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from ..protocol.entries import ReceiptEntry
 from .accounts import Party
+from .arrays import array, array_of_ids, array_of_texts
 from .batch import Batch
 from .database import Conflict, asked_again
 from .libpq import Value
@@ -281,8 +282,8 @@ class PostgreSQLMailboxes(Mailboxes):
             "delivered",
             at,
             {
-                "accounts": _array(ack.owner.account_id for ack in acks),
-                "seqs": _array(ack.seq for ack in acks),
+                "accounts": array(ack.owner.account_id for ack in acks),
+                "seqs": array(ack.seq for ack in acks),
             },
         )
         return receipts
@@ -291,8 +292,8 @@ class PostgreSQLMailboxes(Mailboxes):
         self, reads: Sequence[Read], at: datetime
     ) -> tuple[set[tuple[int, UUID]], list[tuple[str, ReceiptEntry]]]:
         parameters = {
-            "ids": _array_of_ids(message_id for read in reads for message_id in read.ids),
-            "accounts": _array(read.owner.account_id for read in reads for _ in read.ids),
+            "ids": array_of_ids(message_id for read in reads for message_id in read.ids),
+            "accounts": array(read.owner.account_id for read in reads for _ in read.ids),
         }
         _, delivered = self._mark(_DELIVER_READ, "delivered", at, parameters)
         marked, read = self._mark(_READ, "read", at, parameters)
@@ -327,41 +328,22 @@ def _parameters(batch: Batch) -> dict[str, Value]:
     contents = [message.content for message in messages]
     sizes = [len(content) for content in contents]
     return {
-        "accounts": _array(batch.account_ids),
-        "grown": _array(batch.growths),
-        "entries": _array([growth.entries for growth in growths]),
-        "leading": _array([growth.leading_sent for growth in growths]),
+        "accounts": array(batch.account_ids),
+        "grown": array(batch.growths),
+        "entries": array([growth.entries for growth in growths]),
+        "leading": array([growth.leading_sent for growth in growths]),
         "created_at": rows[0].created_at.isoformat(),
-        "ids": _array_of_ids(message.id for message in messages),
-        "senders": _array(senders),
-        "recipients": _array(recipients),
-        "conversations": _optional_array([message.conversation_id for message in messages]),
+        "ids": array_of_ids(message.id for message in messages),
+        "senders": array(senders),
+        "recipients": array(recipients),
+        "conversations": array_of_texts([message.conversation_id for message in messages]),
         "contents": b"".join(contents),
-        "starts": _array(itertools.accumulate(sizes[:-1], initial=1)),
-        "sizes": _array(sizes),
-        "expiries": _optional_array([row.expires_at for row in rows]),
-        "origins": _array(["NULL" if row.origin is None else row.origin for row in rows]),
-        "sender_places": _array([places.get(sender, 0) for sender in senders]),
-        "recipient_places": _array([places[recipient] for recipient in recipients]),
-        "sender_offsets": _array([row.sender_offset or 0 for row in rows]),
-        "recipient_offsets": _array([row.recipient_offset for row in rows]),
+        "starts": array(itertools.accumulate(sizes[:-1], initial=1)),
+        "sizes": array(sizes),
+        "expiries": array_of_texts([row.expires_at for row in rows]),
+        "origins": array(["NULL" if row.origin is None else row.origin for row in rows]),
+        "sender_places": array([places.get(sender, 0) for sender in senders]),
+        "recipient_places": array([places[recipient] for recipient in recipients]),
+        "sender_offsets": array([row.sender_offset or 0 for row in rows]),
+        "recipient_offsets": array([row.recipient_offset for row in rows]),
     }
-
-
-def _array(values: Iterable[int | str]) -> str:
-    return f"{{{','.join(map(str, values))}}}"
-
-
-def _array_of_ids(ids: Iterable[UUID]) -> str:
-    return f"{{{','.join([f'{one.int:032x}' for one in ids])}}}"  # quicker than str()
-
-
-def _optional_array(elements: Sequence[str | datetime | None]) -> str:
-    if elements.count(None) == len(elements):
-        return "{}"  # unnest() fills up with NULL
-    return f"{{{','.join(['NULL' if e is None else _quoted(str(e)) for e in elements])}}}"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

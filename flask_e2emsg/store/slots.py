@@ -20,7 +20,9 @@ from sqlalchemy.engine import Connection
 
 from ..protocol.values import now
 from .accounts import MailboxState, Party
+from .arrays import array, array_of_ids, array_of_texts
 from .database import Database
+from .libpq import Value
 from .times import sqlite_text
 
 MOST_AT_ONCE = 256  # arrivals; SQLite before 3.32 takes 999 parameters
@@ -87,27 +89,29 @@ class PostgreSQLSlots(Slots):
 
     def occupy(self, arrivals: Sequence[Arrival]) -> dict[UUID, Answer]:
         """See Slots.occupy."""
-        parameters = {
-            "users": [arrival.user_id for arrival in arrivals],
-            "ids": [str(arrival.connection_id) for arrival in arrivals],
+        parameters: dict[str, Value] = {
+            "users": array_of_texts([arrival.user_id for arrival in arrivals]),
+            "ids": array_of_ids(arrival.connection_id for arrival in arrivals),
             "worker": str(self._worker_id),
             "cap": self._cap,
             "spread": SPREAD,
-            "lease": self._lease,
+            "lease": f"{self._lease.total_seconds()} seconds",
         }
-        with self._database.write() as connection:
-            rows = connection.exec_driver_sql(_OCCUPY, parameters).all()
-        return {UUID(str(row.connection_id)): _answer(row) for row in rows}
+        answers = {}
+        for connection_id, chosen, slot, *state in self._database.ask(_OCCUPY, parameters):
+            mailbox = _mailbox(*state)
+            place = None if slot is None else Place(mailbox.owner.account_id, slot)
+            answers[UUID(str(connection_id))] = Answer(mailbox, place, chosen is None)
+        return answers
 
     def vacate(self, places: Sequence[tuple[UUID, Place]]) -> None:
         """See Slots.vacate."""
-        parameters = {
-            "accounts": [place.account_id for _, place in places],
-            "slots": [place.number for _, place in places],
-            "ids": [str(connection_id) for connection_id, _ in places],
+        parameters: dict[str, Value] = {
+            "accounts": array(place.account_id for _, place in places),
+            "slots": array(place.number for _, place in places),
+            "ids": array_of_ids(connection_id for connection_id, _ in places),
         }
-        with self._database.write() as connection:
-            connection.exec_driver_sql(_VACATE, parameters)
+        self._database.ask(_VACATE, parameters)
 
 
 class SQLiteSlots(Slots):
@@ -148,7 +152,7 @@ class SQLiteSlots(Slots):
         held: defaultdict[str, set[int]] = defaultdict(set)
         for row in connection.exec_driver_sql(statement, (*lease, *comers)):
             if row.user_id not in mailboxes:
-                mailboxes[row.user_id] = _mailbox(row)
+                mailboxes[row.user_id] = _mailbox(*row[:-1])
             if row.slot is not None:
                 held[row.user_id].add(row.slot)
         rooms = {}
@@ -159,15 +163,8 @@ class SQLiteSlots(Slots):
         return rooms
 
 
-def _answer(row: Any) -> Answer:
-    mailbox = _mailbox(row)
-    place = None if row.slot is None else Place(row.id, row.slot)
-    return Answer(mailbox, place, row.chosen is None)
-
-
-def _mailbox(row: Any) -> MailboxState:
-    owner = Party(row.id, row.user_id)
-    return MailboxState(owner, row.epoch, row.last_seq, row.delivered_seq, row.floor_seq)
+def _mailbox(account_id: int, user_id: str, *state: Any) -> MailboxState:
+    return MailboxState(Party(account_id, user_id), *state)
 
 
 def _key(place: Place, connection_id: UUID) -> tuple[int, int, str]:
@@ -188,7 +185,7 @@ WITH comers AS MATERIALIZED (
     SELECT u.id, r.dead, ARRAY(
         SELECT * FROM (
             SELECT generate_series(
-                0, LEAST(%(cap)s, cardinality(r.held) + u.comers + %(spread)s) - 1)
+                0, LEAST(%(cap)s::int, cardinality(r.held) + u.comers + %(spread)s::int) - 1)
             EXCEPT SELECT unnest(r.held)) AS free ORDER BY random()) AS free
     FROM (SELECT id, count(*)::int AS comers FROM comers GROUP BY id) AS u,
         LATERAL (
@@ -210,7 +207,8 @@ WITH comers AS MATERIALIZED (
     WHERE old.worker_id IN (SELECT unnest(dead) FROM rooms)
     RETURNING id AS connection_id, slot
 )
-SELECT chosen.*, occupied.slot FROM chosen LEFT JOIN occupied USING (connection_id)
+SELECT connection_id, chosen, slot, chosen.id, user_id, epoch, last_seq, delivered_seq, floor_seq
+FROM chosen LEFT JOIN occupied USING (connection_id)
 """
 _VACATE = """
 WITH gone AS MATERIALIZED (
@@ -221,6 +219,7 @@ WITH gone AS MATERIALIZED (
 )
 DELETE FROM e2emsg_connections c USING gone g
 WHERE c.account_id = g.account_id AND c.slot = g.slot AND (SELECT count(*) FROM gone) >= 0
+RETURNING c.slot
 """
 
 _ROOMS = """

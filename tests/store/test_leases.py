@@ -275,7 +275,8 @@ def test_what_could_not_be_given_back_is_given_back_later(
     taken = fill(worker)
     worker.give_back(taken[0])
     with monkeypatch.context() as away:
-        away.setattr(Database, "write", refuse)
+        for way in ("write", "ask"):
+            away.setattr(Database, way, refuse)
         with pytest.raises(Unavailable):
             worker.settle()
     assert is_full(other_worker)
@@ -283,7 +284,7 @@ def test_what_could_not_be_given_back_is_given_back_later(
     assert not is_full(other_worker)
 
 
-def refuse(_database: Database) -> Callable[[], None]:
+def refuse(_database: Database, *_: object) -> Callable[[], None]:
     raise Unavailable
 
 
