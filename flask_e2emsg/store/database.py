@@ -305,8 +305,6 @@ def _commits_by_itself(engine: Engine) -> Callable[[Any, Any], None]:
         cursor = connection.cursor()
         # Planning anew what is asked all the time costs as much as doing it.
         cursor.execute("SET plan_cache_mode = force_generic_plan")
-        # A plan that was made while a table was empty would read through all of it later.
-        cursor.execute("SET enable_seqscan = off")
         cursor.close()
 
     return prepare

@@ -23,6 +23,10 @@ READABLE, WRITABLE = 1, 2  # as gevent's loop numbers them
 _TEXT, _BINARY = 0, 1
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
+# A plan that was made while a table was empty would read through all of it later; and what takes
+# less than a millisecond is not worth compiling, whatever the planner thinks that it costs.
+_SETTINGS = b"SET enable_seqscan = off; SET jit = off"
+
 Value = str | bytes | int | datetime | None
 
 
@@ -48,6 +52,7 @@ class Line:
         if connection.prepare_threshold is None:
             self._names = None
         self._descriptor = _descriptor(self._libpq.socket)
+        self._is_set_up = False
 
     @property
     def is_lost(self) -> bool:
@@ -62,6 +67,10 @@ class Line:
         Raises:
             psycopg.Error: PostgreSQL refused, or the connection was lost; it quotes nothing.
         """
+        if not self._is_set_up:
+            self._libpq.send_query(_SETTINGS)
+            self._answer()
+            self._is_set_up = True
         text, names = _numbered(statement)
         values, formats = _values([parameters[name] for name in names])
         if self._names is None:

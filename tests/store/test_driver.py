@@ -7,6 +7,8 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
+from threading import Thread
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +18,7 @@ from flask_e2emsg.protocol.entries import MessageEntry
 from flask_e2emsg.protocol.frames import Outgoing
 from flask_e2emsg.store.accounts import Party, new_account
 from flask_e2emsg.store.database import Conflict, ConnectionLost
+from flask_e2emsg.store.libpq import Value
 from flask_e2emsg.store.mailbox import Append
 from flask_e2emsg.store.models import accounts
 from tests.store.process import Process, outgoing, sending
@@ -32,6 +35,11 @@ TERMINATE_OTHERS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
+
+
+WHO = "SELECT pg_backend_pid()"
+SLEEP = "SELECT pg_sleep(0.2)::text"
+SECRET = "not-a-number-but-a-secret"
 
 
 class Ended(BaseException):
@@ -137,6 +145,14 @@ class TestPlans:
         exchange(store, crowd)
         assert rows_of_scans(store) == read_before
 
+    def test_a_plan_of_an_empty_table_does_not_read_through_a_full_one(
+        self, store: Process, crowd: list[Party]
+    ) -> None:
+        read_before = rows_of_scans(store, "e2emsg_messages")
+        for _ in range(20):
+            exchange(store, crowd)
+        assert rows_of_scans(store, "e2emsg_messages") == read_before
+
 
 def exchange(store: Process, crowd: list[Party]) -> None:
     """Sends in batches of 1 to 20 messages, small ones first, each followed by its acks."""
@@ -147,11 +163,13 @@ def exchange(store: Process, crowd: list[Party]) -> None:
             store.ack(recipient, seq=2**31 + size)
 
 
-def rows_of_scans(store: Process) -> int:
-    count = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'e2emsg_accounts'"
+def rows_of_scans(store: Process, table: str = "e2emsg_accounts") -> int:
+    """As far as the connections that have been asked tell, which they do now."""
+    store.database.ask("SELECT pg_stat_force_next_flush()", {})
+    count = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = %(table)s"
     with store.database.read() as connection:
         connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
-        return int(connection.exec_driver_sql(count).scalar_one())
+        return int(connection.exec_driver_sql(count, {"table": table}).scalar_one())
 
 
 @on_postgresql
@@ -184,6 +202,71 @@ class TestConnections:
         unreachable = Process(connect_to(nowhere.render_as_string(hide_password=False)))
         with pytest.raises(ConnectionLost), unreachable.database.write_directly():
             pass
+
+
+@on_postgresql
+class TestAsking:
+    def test_when_one_connection_is_lost_the_idle_ones_are_not_asked_again(
+        self, store: Process, store_url: str, connect_to: Callable[[str], Engine]
+    ) -> None:
+        asked = [Thread(target=store.database.ask, args=(SLEEP, {})) for _ in range(3)]
+        for thread in asked:
+            thread.start()
+        for thread in asked:
+            thread.join()
+        with connect_to(store_url).connect() as connection:
+            connection.exec_driver_sql(TERMINATE_OTHERS)
+        with pytest.raises(ConnectionLost):
+            store.database.ask(WHO, {})
+        assert store.database.ask(WHO, {}) == store.database.ask(WHO, {})
+
+    def test_what_postgresql_refuses_is_told_without_what_was_asked(self, store: Process) -> None:
+        before = store.database.ask(WHO, {})
+        with pytest.raises(sa.exc.DataError) as refused:
+            store.database.ask("SELECT %(number)s::int", {"number": SECRET})
+        if store.database.driver == "psycopg":
+            assert SECRET not in "".join(traceback.format_exception(refused.value))
+        assert store.database.ask(WHO, {}) == before
+
+    def test_values_of_every_kind_arrive(self, store: Process) -> None:
+        moment = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
+        types = {"text": "text", "bytes": "bytea", "number": "bigint", "time": "timestamptz"}
+        asked: dict[str, Value] = {
+            "text": 'a"b\\c\u20ac',
+            "bytes": bytes(range(256)),
+            "number": -(2**40),
+            "time": moment,
+        }
+        columns = ", ".join(f"%({name})s::{kind}" for name, kind in types.items())
+        [[text, content, number, time_]] = store.database.ask(f"SELECT {columns}", asked)
+        assert (text, bytes(content), number, time_) == tuple(asked.values())
+        nothing: dict[str, Value] = dict.fromkeys(types)
+        assert list(store.database.ask(f"SELECT {columns}", nothing)[0]) == [None] * 4
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+class TestLines:
+    def test_one_whose_answer_was_not_awaited_is_not_asked_again(
+        self, store: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = store.database.ask(WHO, {})
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr("flask_e2emsg.store.libpq._Descriptor.wait", end)
+            with pytest.raises(Ended):
+                store.database.ask("SELECT 'left behind'", {})
+        assert store.database.ask(WHO, {}) != before
+
+    def test_nothing_is_prepared_where_the_host_does_not_want_it(self, store_url: str) -> None:
+        engine = sa.create_engine(store_url, connect_args={"prepare_threshold": None})
+        database = Process(engine).database
+        for _ in range(10):
+            database.ask(WHO, {})
+        assert database.ask("SELECT count(*) FROM pg_prepared_statements", {}) == [(0,)]
+        database.dispose()
+
+
+def end(*_: object) -> None:
+    raise Ended
 
 
 def backend(store: Process, failure: BaseException | None) -> int:
