@@ -163,6 +163,11 @@ class Database:
         self._lines.append(line)
         return rows
 
+    def ask_in_turn(self, statement: str, parameters: Mapping[str, Value]) -> list[tuple[Any, ...]]:
+        """What ask() gives, for what very many may want to know at once: a few at a time."""
+        with self._turn_to_read():
+            return self.ask(statement, parameters)
+
     @contextmanager
     def alone(self) -> Iterator[Any]:
         """A connection of the driver's beside the pool, for as long as the block lasts."""

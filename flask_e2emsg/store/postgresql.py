@@ -233,7 +233,8 @@ class PostgreSQLMailboxes(Mailboxes):
     def entries_after(self, owner: Party, seq: int, limit: int) -> Page:
         """See Mailboxes.entries_after."""
         parameters: dict[str, Value] = {"me": owner.account_id, "seq": seq, "limit": limit}
-        return page_from_rows(self.database.ask(_ENTRIES, parameters), owner, seq, limit)
+        rows = self.database.ask_in_turn(_ENTRIES, parameters)
+        return page_from_rows(rows, owner, seq, limit)
 
     def _store(self, batch: Batch) -> Stored | Obstacles:
         return self._store_one(batch) or self._store_all(batch)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine, make_url
 from flask_e2emsg.protocol.entries import MessageEntry
 from flask_e2emsg.protocol.frames import Outgoing
 from flask_e2emsg.store.accounts import Party, new_account
-from flask_e2emsg.store.database import Conflict, ConnectionLost
+from flask_e2emsg.store.database import CONCURRENT_READS, Conflict, ConnectionLost
 from flask_e2emsg.store.libpq import Value
 from flask_e2emsg.store.mailbox import Append
 from flask_e2emsg.store.models import accounts
@@ -263,6 +263,40 @@ class TestLines:
             database.ask(WHO, {})
         assert database.ask("SELECT count(*) FROM pg_prepared_statements", {}) == [(0,)]
         database.dispose()
+
+    def test_many_who_read_at_once_take_few_connections(
+        self, store: Process, alice: Party, store_url: str, connect_to: Callable[[str], Engine]
+    ) -> None:
+        readers = [
+            Thread(target=store.mailboxes.entries_after, args=(alice, 0, 10)) for _ in range(20)
+        ]
+        with connect_to(store_url).begin() as connection:
+            connection.exec_driver_sql("LOCK TABLE e2emsg_messages")
+            for reader in readers:
+                reader.start()
+            wait_until(lambda: waiting(connection) >= CONCURRENT_READS)
+            assert not [reader for reader in readers if not reader.is_alive()]
+            most = waiting(connection)
+        for reader in readers:
+            reader.join()
+        assert most == CONCURRENT_READS
+
+
+def waiting(connection: sa.Connection) -> int:
+    """How many connections to this database wait for a lock."""
+    count = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")
+    return int(connection.exec_driver_sql(count).scalar_one())
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def end(*_: object) -> None:
