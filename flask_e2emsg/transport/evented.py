@@ -191,7 +191,7 @@ class Evented:
             return b""
 
     def _listen(self) -> None:
-        if self._early or self._decoder.has_ended:
+        if self._arrived is not None or self._early or self._decoder.has_ended:
             self._reading.set()
         elif not self._is_over:
             self._session.silent_since = time.monotonic()
