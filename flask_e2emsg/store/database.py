@@ -24,13 +24,14 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.pool import PoolProxiedConnection, StaticPool
+from sqlalchemy.pool import Pool, PoolProxiedConnection, StaticPool
 
 from ..errors import E2EMsgError, SchemaMissing, Unavailable
 from .libpq import Line, Value
 
 SUPPORTED = ("postgresql", "sqlite")
 CONCURRENT_READS = 4
+MOST_LINES = 8  # of ours to libpq; never more than half of what the pool may have
 LOCK_PATIENCE_SECONDS = 30.0
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,7 +74,6 @@ class Database:
         self.dialect = host_engine.dialect.name
         self.driver = host_engine.dialect.driver
         self.is_sqlite = self.dialect == "sqlite"
-        self._has_libpq = self.dialect == "postgresql" and self.driver == "psycopg"
         # One connection that everybody shares is all that an in-memory database has.
         self._shared = self.is_sqlite and isinstance(host_engine.pool, StaticPool)
         self._engine = _own_engine(host_engine, shared=self._shared)
@@ -81,6 +81,9 @@ class Database:
         # Reads queue here, without a time limit, rather than at the pool, which has one.
         self._reads = threading.BoundedSemaphore(CONCURRENT_READS)
         self._lines: list[Line] = []  # that nobody uses; the one used last is asked first
+        has_libpq = self.dialect == "postgresql" and self.driver == "psycopg"
+        most_lines = min(MOST_LINES, _capacity(self._engine.pool) // 2) if has_libpq else 0
+        self._room_for_lines = threading.BoundedSemaphore(most_lines) if most_lines else None
         self._writer = threading.RLock()
         self._open: Connection | None = None  # the writer's transaction
 
@@ -140,12 +143,12 @@ class Database:
         A statement is a constant, for it is prepared. Its parameters are written `%(name)s`; the
         statement says of which type they are.
         """
-        if not self._has_libpq:
+        if self._room_for_lines is None:
             with self._pooled() as connection, self._cursor_of(connection) as cursor:
                 cursor.execute(statement, parameters)
                 return list(cursor.fetchall())
-        with _errors():
-            line = self._lines.pop() if self._lines else Line(self._detached())
+        with self._room_for_lines, _errors():
+            line = self._lines.pop() if self._lines else Line(self._taken())
             try:
                 rows = line.ask(statement, parameters)
             except self._driver_error as error:
@@ -160,8 +163,8 @@ class Database:
                 # Whoever was ended while waiting for an answer leaves it to be read by the next.
                 line.close()
                 raise
-        self._lines.append(line)
-        return rows
+            self._lines.append(line)
+            return rows
 
     def ask_in_turn(self, statement: str, parameters: Mapping[str, Value]) -> list[tuple[Any, ...]]:
         """What ask() gives, for what very many may want to know at once: a few at a time."""
@@ -171,7 +174,9 @@ class Database:
     @contextmanager
     def alone(self) -> Iterator[Any]:
         """A connection of the driver's beside the pool, for as long as the block lasts."""
-        driver_connection = self._detached()
+        connection = self._taken()
+        driver_connection: Any = connection.driver_connection
+        connection.detach()
         try:
             yield driver_connection
         finally:
@@ -179,15 +184,12 @@ class Database:
             with suppress(self._driver_error):
                 driver_connection.close()
 
-    def _detached(self) -> Any:
+    def _taken(self) -> PoolProxiedConnection:
         with _errors():
             try:
-                connection = self._engine.raw_connection()
+                return self._engine.raw_connection()
             except self._driver_error as error:
                 raise ConnectionLost from error
-        driver_connection = connection.driver_connection
-        connection.detach()
-        return driver_connection
 
     def together(self) -> AbstractContextManager[object]:
         """On SQLite, one transaction for every write or direct write inside; elsewhere nothing."""
@@ -199,11 +201,7 @@ class Database:
     @contextmanager
     def _pooled(self) -> Iterator[PoolProxiedConnection]:
         """A connection from the pool, without SQLAlchemy's around it."""
-        with _errors():
-            try:
-                connection = self._engine.raw_connection()
-            except self._driver_error as error:
-                raise ConnectionLost from error
+        connection = self._taken()
         try:
             yield connection
         finally:
@@ -295,6 +293,12 @@ def _own_engine(host_engine: Engine, *, shared: bool) -> Engine:
         prepare = _prepare_sqlite if is_sqlite else _commits_by_itself(engine)
         sa.event.listen(pool, "connect", prepare)
     return engine
+
+
+def _capacity(pool: Pool) -> int:
+    """How many connections a pool may have."""
+    overflow = getattr(pool, "_max_overflow", -1)
+    return 2 * MOST_LINES if overflow < 0 else pool.size() + overflow  # type: ignore[attr-defined]
 
 
 def _shows_no_rows(record: logging.LogRecord) -> bool:

@@ -11,10 +11,12 @@ import re
 import select
 import sys
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.pool import PoolProxiedConnection
 
 if TYPE_CHECKING:
     import psycopg
@@ -37,10 +39,12 @@ class Line:
     host has said that nothing may be prepared (`prepare_threshold = None`).
     """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, pooled: PoolProxiedConnection) -> None:
         from psycopg import errors, pq
         from psycopg.adapt import Transformer
 
+        connection: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]
+        self._pooled = pooled
         self._connection = connection
         self._libpq = connection.pgconn
         self._errors = errors
@@ -86,10 +90,9 @@ class Line:
         return transformer.load_rows(0, result.ntuples, tuple)
 
     def close(self) -> None:
-        """End the connection, whatever state it is in."""
+        """End the connection, whatever state it is in, and give its place back to the pool."""
         self._descriptor.close()
-        with suppress(Exception):
-            self._connection.close()
+        self._pooled.invalidate()
 
     def _prepare(self, statement: str, text: bytes, names: dict[str, bytes]) -> bytes:
         name = b"e2emsg_%d" % len(names)
