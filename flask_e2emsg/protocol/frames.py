@@ -165,7 +165,7 @@ def decode(text: bytes) -> ClientFrame:
         BadRequest: the text is not a frame; `ref` is the frame's own `id` or `ref` if readable.
     """
     plain = _plain(text)
-    value = None if plain is not None else strict.loads(text)
+    value = strict.loads(text) if plain is None else None
     try:
         return _checked(msgspec.convert(value, _FrameIn) if plain is None else plain)
     except msgspec.ValidationError as error:

@@ -32,6 +32,7 @@ from .libpq import Line, Value
 SUPPORTED = ("postgresql", "sqlite")
 CONCURRENT_READS = 4
 MOST_LINES = 8  # of ours to libpq; never more than half of what the pool may have
+IDLE_LINE_SECONDS = 60.0
 LOCK_PATIENCE_SECONDS = 30.0
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,7 +149,7 @@ class Database:
                 cursor.execute(statement, parameters)
                 return list(cursor.fetchall())
         with self._room_for_lines, _errors():
-            line = self._lines.pop() if self._lines else Line(self._taken())
+            line = self._line()
             try:
                 rows = line.ask(statement, parameters)
             except self._driver_error as error:
@@ -170,6 +171,15 @@ class Database:
         """What ask() gives, for what very many may want to know at once: a few at a time."""
         with self._turn_to_read():
             return self.ask(statement, parameters)
+
+    def _line(self) -> Line:
+        with suppress(IndexError):
+            line = self._lines.pop()
+            if line.used_at > time.monotonic() - IDLE_LINE_SECONDS:
+                return line
+            # What lies between may have forgotten it by now, without a word to either end.
+            line.close()
+        return Line(self._taken())
 
     @contextmanager
     def alone(self) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import select
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import datetime
@@ -37,6 +38,9 @@ class Line:
 
     It knows the statements that it was asked before, and PostgreSQL has their plans, unless the
     host has said that nothing may be prepared (`prepare_threshold = None`).
+
+    Attributes:
+        used_at: when it answered last, on the monotonic clock.
     """
 
     def __init__(self, pooled: PoolProxiedConnection) -> None:
@@ -57,6 +61,7 @@ class Line:
             self._names = None
         self._descriptor = _descriptor(self._libpq.socket)
         self._is_set_up = False
+        self.used_at = time.monotonic()
 
     @property
     def is_lost(self) -> bool:
@@ -83,6 +88,7 @@ class Line:
             name = self._names.get(statement) or self._prepare(statement, text, self._names)
             self._libpq.send_query_prepared(name, values, formats, _BINARY)
         result = self._answer()
+        self.used_at = time.monotonic()
         if result.status == self._is_done:
             return []
         transformer = self._transformer(self._connection)

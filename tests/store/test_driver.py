@@ -264,6 +264,14 @@ class TestLines:
         assert database.ask("SELECT count(*) FROM pg_prepared_statements", {}) == [(0,)]
         database.dispose()
 
+    def test_one_that_was_idle_for_long_is_not_asked_again(
+        self, store: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = store.database.ask(WHO, {})
+        assert store.database.ask(WHO, {}) == before
+        monkeypatch.setattr("flask_e2emsg.store.database.IDLE_LINE_SECONDS", 0.0)
+        assert store.database.ask(WHO, {}) != before
+
     def test_many_who_read_at_once_take_few_connections(
         self, store: Process, alice: Party, store_url: str, connect_to: Callable[[str], Engine]
     ) -> None:
