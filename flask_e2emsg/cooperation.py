@@ -1,4 +1,4 @@
-"""Finds out whether waiting for PostgreSQL lets other greenlets run.
+"""Waits for PostgreSQL in the way of the process, and finds out whether that lets others run.
 
 Under gevent a driver that waits in C stops everybody in the process. psycopg 3 steps aside if it
 was imported after gevent had patched the sockets; psycopg2 does only with a callback. What counts
@@ -11,12 +11,14 @@ import logging
 import sys
 import threading
 import time
-from typing import Self
+from contextlib import closing
+from typing import Any, Self
 
 import sqlalchemy as sa
 
 from .errors import E2EMsgError
 from .store.database import Database
+from .store.libpq import READABLE, Descriptor, Waiting
 
 logger = logging.getLogger("flask_e2emsg.cooperation")
 
@@ -76,6 +78,38 @@ class _Ticks:
         while not self._ended.is_set():
             time.sleep(TICK_SECONDS)
             self.count += 1
+
+
+def descriptor(number: int) -> Waiting:
+    """What waits for a socket of PostgreSQL's."""
+    return _Watched(number) if _is_under_gevent() else Descriptor(number)
+
+
+class _Watched:
+    """A socket on gevent's loop, which numbers events alike. The watcher for reading is kept."""
+
+    def __init__(self, number: int) -> None:
+        import gevent
+
+        self._get_hub = gevent.get_hub
+        self._number = number
+        self._hub: Any = None
+        self._to_read: Any = None
+
+    def wait(self, events: int) -> None:
+        hub = self._get_hub()
+        if events != READABLE:
+            with closing(hub.loop.io(self._number, events)) as watcher:
+                hub.wait(watcher)
+            return
+        if hub is not self._hub:
+            self.close()
+            self._hub, self._to_read = hub, hub.loop.io(self._number, READABLE)
+        hub.wait(self._to_read)
+
+    def close(self) -> None:
+        if self._to_read is not None:
+            self._to_read.close()
 
 
 def _is_under_gevent() -> bool:

@@ -27,7 +27,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.pool import Pool, PoolProxiedConnection, StaticPool
 
 from ..errors import E2EMsgError, SchemaMissing, Unavailable
-from .libpq import Line, Value
+from .libpq import Descriptor, Line, Value, Waiting
 
 SUPPORTED = ("postgresql", "sqlite")
 CONCURRENT_READS = 4
@@ -69,9 +69,12 @@ def asked_again(question: Callable[P, T]) -> Callable[P, T]:
 
 
 class Database:
-    """The engine of one app in one process."""
+    """The engine of one app in one process. `descriptor` makes what waits for a socket."""
 
-    def __init__(self, host_engine: Engine) -> None:
+    def __init__(
+        self, host_engine: Engine, descriptor: Callable[[int], Waiting] = Descriptor
+    ) -> None:
+        self._descriptor = descriptor
         self.dialect = host_engine.dialect.name
         self.driver = host_engine.dialect.driver
         self.is_sqlite = self.dialect == "sqlite"
@@ -179,7 +182,7 @@ class Database:
                 return line
             # What lies between may have forgotten it by now, without a word to either end.
             line.close()
-        return Line(self._taken())
+        return Line(self._taken(), self._descriptor)
 
     @contextmanager
     def alone(self) -> Iterator[Any]:

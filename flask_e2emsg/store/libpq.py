@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import re
 import select
-import sys
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy.pool import PoolProxiedConnection
 
 if TYPE_CHECKING:
     import psycopg
 
-READABLE, WRITABLE = 1, 2  # as gevent's loop numbers them
+READABLE, WRITABLE = 1, 2
 _TEXT, _BINARY = 0, 1
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
@@ -43,7 +41,7 @@ class Line:
         used_at: when it answered last, on the monotonic clock.
     """
 
-    def __init__(self, pooled: PoolProxiedConnection) -> None:
+    def __init__(self, pooled: PoolProxiedConnection, descriptor: Callable[[int], Waiting]) -> None:
         from psycopg import errors, pq
         from psycopg.adapt import Transformer
 
@@ -59,7 +57,7 @@ class Line:
         self._names: dict[str, bytes] | None = {}
         if connection.prepare_threshold is None:
             self._names = None
-        self._descriptor = _descriptor(self._libpq.socket)
+        self._descriptor = descriptor(self._libpq.socket)
         self._is_set_up = False
         self.used_at = time.monotonic()
 
@@ -164,13 +162,24 @@ def _values(parameters: list[Value]) -> tuple[list[bytes | None], list[Any]]:
     return values, formats
 
 
-class _Descriptor:
-    """A socket to wait for, with nobody else in this thread."""
+class Waiting(Protocol):
+    """Waits for one socket."""
+
+    def wait(self, events: int) -> object:
+        """Until it can be read (`READABLE`), or written or read (both), while others may run."""
+
+    def close(self) -> None:
+        """The socket is about to be closed."""
+
+
+class Descriptor:
+    """Waits for a socket by a system call, which gevent replaces where it replaces others."""
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     def wait(self, events: int) -> None:
+        """See Waiting.wait."""
         poll = select.poll()
         wanted = select.POLLIN if events & READABLE else 0
         poll.register(self._number, wanted | (select.POLLOUT if events & WRITABLE else 0))
@@ -178,36 +187,3 @@ class _Descriptor:
 
     def close(self) -> None:
         """Nothing is kept."""
-
-
-class _WatchedDescriptor:
-    """A socket to wait for while others run. The watcher that nearly all waiting needs is kept."""
-
-    def __init__(self, number: int) -> None:
-        import gevent
-
-        self._get_hub = gevent.get_hub
-        self._number = number
-        self._hub: Any = None
-        self._to_read: Any = None
-
-    def wait(self, events: int) -> None:
-        hub = self._get_hub()
-        if events != READABLE:
-            with closing(hub.loop.io(self._number, events)) as watcher:
-                hub.wait(watcher)
-            return
-        if hub is not self._hub:
-            self.close()
-            self._hub, self._to_read = hub, hub.loop.io(self._number, READABLE)
-        hub.wait(self._to_read)
-
-    def close(self) -> None:
-        if self._to_read is not None:
-            self._to_read.close()
-
-
-def _descriptor(number: int) -> _Descriptor | _WatchedDescriptor:
-    monkey = sys.modules.get("gevent.monkey")
-    is_under_gevent = monkey is not None and monkey.is_module_patched("socket")
-    return _WatchedDescriptor(number) if is_under_gevent else _Descriptor(number)

@@ -251,7 +251,7 @@ class TestLines:
     ) -> None:
         before = store.database.ask(WHO, {})
         with monkeypatch.context() as interrupted:
-            interrupted.setattr("flask_e2emsg.store.libpq._Descriptor.wait", end)
+            interrupted.setattr("flask_e2emsg.store.libpq.Descriptor.wait", end)
             with pytest.raises(Ended):
                 store.database.ask("SELECT 'left behind'", {})
         assert store.database.ask(WHO, {}) != before

@@ -95,10 +95,10 @@ MUTANTS = (
         "push without the cursor",
         (
             "delivery/pump.py",
-            "if entry.seq < expected or entry.seq in self._later:",
-            "if entry.seq in self._later:",
+            "if seq < expected or seq in self._later:",
+            "if seq in self._later:",
         ),
-        ("delivery/pump.py", "if entry.seq == expected:", "if entry.seq:"),
+        ("delivery/pump.py", "if seq == expected:", "if seq:"),
         (
             "delivery/pump.py",
             "if self._fresh and self._fresh[0].seq == position + 1:",
@@ -123,11 +123,12 @@ MUTANTS = (
         "delete on send",
         (
             "store/postgresql.py",
-            "return page_from_rows(cursor.fetchall(), owner, seq, limit)",
-            "page = page_from_rows(cursor.fetchall(), owner, seq, limit)\n"
-            '            cursor.execute("DELETE FROM e2emsg_messages WHERE recipient_id = %(me)s'
-            ' AND recipient_seq <= %(through)s", {**parameters, "through": page.through})\n'
-            "            return page",
+            "return page_from_rows(rows, owner, seq, limit)",
+            "page = page_from_rows(rows, owner, seq, limit)\n"
+            '        self.database.ask("DELETE FROM e2emsg_messages WHERE recipient_id = %(me)s'
+            ' AND recipient_seq <= %(through)s RETURNING id",'
+            ' {**parameters, "through": page.through})\n'
+            "        return page",
         ),
         faults=["reset_clients", "kill_worker"],
         caught_by=["I1"],
