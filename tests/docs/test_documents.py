@@ -105,10 +105,14 @@ def test_the_page_on_performance_measures_what_can_be_measured() -> None:
     [command] = commands(PERFORMANCE)
     program, target, flags = shlex.split(command)
     assert (program, target) == ("make", "bench")
-    options = shlex.split(flags.removeprefix("BENCH_FLAGS="))
-    assert options[:4] == ["--servers", "e2emsg,fastify", "--seconds", "2"]
-    assert options[4] == "--only"
-    assert set(options[5].split(",")) <= {workload.name for workload in WORKLOADS}
+    words = shlex.split(flags.removeprefix("BENCH_FLAGS="))
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert options.keys() == {"--servers", "--seconds", "--rounds", "--only"}
+    assert float(options["--seconds"]) > 0
+    assert int(options["--rounds"]) > 1
+    servers = {server for workload in WORKLOADS for server in workload.servers}
+    assert set(options["--servers"].split(",")) <= servers
+    assert set(options["--only"].split(",")) <= {workload.name for workload in WORKLOADS}
 
 
 def test_the_unit_for_systemd_starts_gunicorn_with_the_file_that_the_page_shows() -> None:
