@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.pool import Pool, PoolProxiedConnection, StaticPool
+from sqlalchemy.pool import Pool, PoolProxiedConnection, QueuePool, StaticPool
 
 from ..errors import E2EMsgError, SchemaMissing, Unavailable
 from .libpq import Descriptor, Line, Value, Waiting
@@ -310,8 +310,9 @@ def _own_engine(host_engine: Engine, *, shared: bool) -> Engine:
 
 def _capacity(pool: Pool) -> int:
     """How many connections a pool may have."""
-    overflow = getattr(pool, "_max_overflow", -1)
-    return 2 * MOST_LINES if overflow < 0 else pool.size() + overflow  # type: ignore[attr-defined]
+    if not isinstance(pool, QueuePool) or pool._max_overflow < 0:
+        return 2 * MOST_LINES
+    return pool.size() + pool._max_overflow
 
 
 def _shows_no_rows(record: logging.LogRecord) -> bool:

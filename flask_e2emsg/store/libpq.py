@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy.pool import PoolProxiedConnection
 
@@ -45,14 +45,14 @@ class Line:
         from psycopg import errors, pq
         from psycopg.adapt import Transformer
 
-        connection: psycopg.Connection[Any] = pooled.driver_connection  # type: ignore[assignment]
+        connection = cast("psycopg.Connection[Any]", pooled.driver_connection)
         self._pooled = pooled
         self._connection = connection
         self._libpq = connection.pgconn
         self._errors = errors
         self._sqlstate = pq.DiagnosticField.SQLSTATE
         self._has_rows, self._is_done = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK
-        self._is_bad = pq.ConnStatus.BAD
+        self._is_bad, self._binary = pq.ConnStatus.BAD, pq.Format.BINARY
         self._transformer = Transformer
         self._names: dict[str, bytes] | None = {}
         if connection.prepare_threshold is None:
@@ -90,7 +90,7 @@ class Line:
         if result.status == self._is_done:
             return []
         transformer = self._transformer(self._connection)
-        transformer.set_pgresult(result, format=_BINARY)  # type: ignore[arg-type]
+        transformer.set_pgresult(result, format=self._binary)
         return transformer.load_rows(0, result.ntuples, tuple)
 
     def close(self) -> None:
