@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from unittest.mock import Mock
 from uuid import UUID, uuid4
 
 import pytest
 
 from flask_e2emsg.delivery import envelopes
+from flask_e2emsg.delivery.background import Ticker
 from flask_e2emsg.delivery.envelopes import KEY_SECONDS, TOLD_KEY_SECONDS, Envelopes
+from flask_e2emsg.delivery.hub import Hub
+from flask_e2emsg.delivery.recheck import Rechecker
 from flask_e2emsg.errors import StaleKey
+from flask_e2emsg.process import _Heard
 from flask_e2emsg.protocol.frames import Outgoing
 from flask_e2emsg.protocol.values import encode_binary, now
 from flask_e2emsg.store.accounts import Party, PublicKey
@@ -99,8 +104,10 @@ def test_a_key_that_was_read_before_the_news_of_another_one_is_not_remembered(
 
 
 def test_after_what_may_have_been_missed_every_key_is_asked_for(directory: Directory) -> None:
+    sweeper = Ticker("no sweep", 1.0, lambda: None)
+    heard = _Heard(Hub(1, 1), Mock(spec=Rechecker), directory.check, sweeper)
     directory.send(directory.message())
-    directory.check.forget_all()
+    heard.missed()
     directory.send(directory.message())
     assert directory.asked == ["alice", "bob"] * 2
 
