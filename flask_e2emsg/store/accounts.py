@@ -68,17 +68,12 @@ class Accounts:
         self._known: OrderedDict[str, Party] = OrderedDict()
         self._lock = threading.Lock()
 
-    @asked_again
     def find(self, user_id: str) -> Party | None:
         """The account of a user, if there is one."""
         with self._lock:
             if party := self._known.get(user_id):
                 return party
-        with self._database.read() as connection:
-            account_id = connection.scalar(_ID_OF, {"user_id": user_id})
-        if account_id is None:
-            return None
-        return self.remember(Party(account_id, user_id))
+        return self.look_up({user_id}).get(user_id)
 
     def known(self, user_id: str) -> Party | None:
         """The account of a user whom this process knows, without asking anybody."""
@@ -92,10 +87,13 @@ class Accounts:
     @asked_again
     def look_up(self, user_ids: set[str]) -> dict[str, Party]:
         """The accounts of those of the users that have one, from the database."""
-        with self._database.read() as connection:
-            rows = connection.execute(_IDS_OF, {"user_ids": list(user_ids)})
-            parties = [Party(row.id, row.user_id) for row in rows]
-        return {party.user_id: self.remember(party) for party in parties}
+        if len(user_ids) == 1:
+            rows = self._database.query(_ID_OF, {"user_id": next(iter(user_ids))})
+        else:
+            with self._database.read() as connection:
+                found = connection.execute(_IDS_OF, {"user_ids": list(user_ids)})
+                rows = found.all()
+        return {user_id: self.remember(Party(account_id, user_id)) for account_id, user_id in rows}
 
     @asked_again
     def waiting(self, recipient: Party, sender: Party, enough: int) -> Waiting:
@@ -105,9 +103,8 @@ class Accounts:
             "sender": sender.account_id,
             "enough": enough,
         }
-        with self._database.read() as connection:
-            row = connection.execute(_WAITING, parameters).one_or_none()
-        return Waiting(0, 0) if row is None else Waiting(row.in_all, row.from_sender)
+        rows = self._database.query(_WAITING, parameters)
+        return Waiting(*rows[0]) if rows else Waiting(0, 0)
 
     def remember(self, party: Party) -> Party:
         """Spare the next find() of this user the database."""
@@ -137,12 +134,11 @@ class Accounts:
     @asked_again
     def state(self, user_id: str) -> MailboxState | None:
         """The state of a user's mailbox as it is now; None without an account."""
-        with self._database.read() as connection:
-            row = connection.execute(_STATE, {"user_id": user_id}).one_or_none()
-        if row is None:
+        rows = self._database.query(_STATE, {"user_id": user_id})
+        if not rows:
             return None
-        owner = self.remember(Party(row.id, user_id))
-        return MailboxState(owner, row.epoch, row.last_seq, row.delivered_seq, row.floor_seq)
+        account_id, *state = rows[0]
+        return MailboxState(self.remember(Party(account_id, user_id)), *state)
 
     @asked_again
     def heads(self, account_ids: list[int]) -> dict[int, int]:
@@ -156,12 +152,11 @@ class Accounts:
     @asked_again
     def public_key(self, user_id: str) -> PublicKey | None:
         """The user's current key, if it has published one."""
-        with self._database.read() as connection:
-            row = connection.execute(_KEY, {"user_id": user_id}).one_or_none()
-        if row is None or row.public_key is None:
+        rows = self._database.query(_KEY, {"user_id": user_id})
+        if not rows:
             return None
-        updated_at = aware(row.key_updated_at)
-        return PublicKey(user_id, bytes(row.public_key), row.key_version, updated_at)
+        ((key, version, updated_at),) = rows
+        return PublicKey(user_id, bytes(key), version, aware(updated_at))
 
     def set_public_key(self, user_id: str, key: bytes) -> PublicKey:
         """Publish a key. The same key again changes nothing."""
@@ -266,10 +261,9 @@ class _Unshown(bytes):
 
 
 _user = accounts.c.user_id == sa.bindparam("user_id")
-_ID_OF = sa.select(accounts.c.id).where(_user)
-_IDS_OF = sa.select(accounts.c.id, accounts.c.user_id).where(
-    accounts.c.user_id.in_(sa.bindparam("user_ids", expanding=True))
-)
+_IDS = sa.select(accounts.c.id, accounts.c.user_id)
+_ID_OF = _IDS.where(_user)
+_IDS_OF = _IDS.where(accounts.c.user_id.in_(sa.bindparam("user_ids", expanding=True)))
 _STATE = sa.select(
     accounts.c.id,
     accounts.c.epoch,
@@ -297,7 +291,7 @@ _HEADS = sa.select(accounts.c.id, accounts.c.last_seq).where(
     accounts.c.id.in_(sa.bindparam("account_ids", expanding=True))
 )
 _KEY = sa.select(accounts.c.public_key, accounts.c.key_version, accounts.c.key_updated_at).where(
-    _user
+    _user, accounts.c.public_key.is_not(None)
 )
 _REMOVE_KEY = (
     sa.update(accounts)

@@ -149,6 +149,8 @@ def _values(parameters: list[Value]) -> tuple[list[bytes | None], list[Any]]:
     for place, value in enumerate(parameters):
         match value:
             case str():
+                if "\0" in value:  # which ends a text for libpq
+                    raise ValueError("A text with NUL is none of PostgreSQL's.")
                 values.append(value.encode())
             case bytes():
                 formats[place] = _BINARY

@@ -243,6 +243,11 @@ class TestAsking:
         nothing: dict[str, Value] = dict.fromkeys(types)
         assert list(store.database.ask(f"SELECT {columns}", nothing)[0]) == [None] * 4
 
+    def test_a_text_is_refused_rather_than_cut(self, store: Process) -> None:
+        with pytest.raises(ValueError, match="NUL"):
+            store.database.ask("SELECT %(text)s::text", {"text": "alice\0bob"})
+        assert store.database.ask("SELECT %(text)s::text", {"text": "alice"}) == [("alice",)]
+
 
 @pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 class TestLines:
