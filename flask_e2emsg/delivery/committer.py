@@ -1,7 +1,9 @@
 """One thread that makes one transaction of everything that waits.
 
 While a batch commits, the next one gathers: no send waits for a timer. Marks that are alone wait
-a twentieth of a second for each other, or until a send comes that they can go with. Guarantees:
+a twentieth of a second for each other, or until a send comes that they can go with, or until there
+are enough of them and the last batch was long enough ago: many at once would hold up the sends of
+all whom they concern, and very small batches would cost more than they spare. Guarantees:
 an operation is answered after its COMMIT and never before; operations of one kind keep their order;
 what is wrong with one operation fails that one only. Callbacks run on the committer's thread and
 must not wait.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +30,8 @@ logger = logging.getLogger("flask_e2emsg.committer")
 MAX_BATCH_MESSAGES = 512
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 GATHER_SECONDS = 0.05  # a receipt may be so late
+ENOUGH_MARKS = 8  # need not wait so long,
+RESTS = 4  # but so many times as long as the last batch took
 
 Operation = Append | Ack | Read
 Outcome = Appended | int | Refusal
@@ -61,13 +66,16 @@ class Committer:
         self._queue: deque[_Waiting] = deque()
         self._arrived = threading.Event()
         self._is_urgent = threading.Event()
+        self._enough = MAX_BATCH_MESSAGES
+        self._rest = 0.0  # seconds, for marks
         self._thread = LazyThread(name, self._run)
 
     def submit(self, operation: Operation, done: Done) -> None:
         """Have an operation committed with the next batch; `done` gets its outcome."""
         self._queue.append((operation, done))
         self._thread.ensure_running()
-        if isinstance(operation, Append) and not self._is_urgent.is_set():
+        is_urgent = isinstance(operation, Append) or len(self._queue) >= self._enough
+        if is_urgent and not self._is_urgent.is_set():
             self._is_urgent.set()
         if not self._arrived.is_set():
             self._arrived.set()
@@ -77,9 +85,18 @@ class Committer:
             self._arrived.wait()
             self._arrived.clear()
             while self._queue:
-                if len(self._queue) < MAX_BATCH_MESSAGES:
-                    self._is_urgent.wait(GATHER_SECONDS)
+                self._gather()
+                began = time.monotonic()
                 self._work(self._next_batch())
+                self._rest = min(RESTS * (time.monotonic() - began), GATHER_SECONDS)
+
+    def _gather(self) -> None:
+        if len(self._queue) >= MAX_BATCH_MESSAGES or self._is_urgent.wait(self._rest):
+            return
+        self._enough = ENOUGH_MARKS
+        if len(self._queue) < ENOUGH_MARKS:
+            self._is_urgent.wait(GATHER_SECONDS - self._rest)
+        self._enough = MAX_BATCH_MESSAGES
 
     def _next_batch(self) -> list[_Waiting]:
         self._is_urgent.clear()

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from flask_e2emsg.delivery import committer
 from flask_e2emsg.delivery.committer import (
+    ENOUGH_MARKS,
     MAX_BATCH_BYTES,
     MAX_BATCH_MESSAGES,
     Committer,
@@ -327,6 +329,39 @@ def test_a_batch_has_bounds(
     sizes = [len(batch) for batch in boxes.batches[1:]]
     assert (max(sizes), sum(sizes)) == (largest, len(operations))
     assert [one for batch in boxes.batches[1:] for one in batch] == operations
+
+
+def test_few_marks_wait_until_there_are_enough(
+    boxes: Boxes, asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "GATHER_SECONDS", 2 * DEADLINE_SECONDS)
+    for number in range(ENOUGH_MARKS - 1):
+        asking.submit(number, ack(number))
+    assert not boxes.is_committing.wait(0.2)
+    asking.submit(99, ack())
+    asking.answers(ENOUGH_MARKS)
+    assert [len(batch) for batch in boxes.batches] == [ENOUGH_MARKS]
+
+
+def test_few_marks_do_not_wait_for_ever(boxes: Boxes, asking: Asking) -> None:
+    asking.submit(1, ack())
+    asking.answers(1)
+
+
+def test_marks_rest_after_a_batch_however_many_they_are_but_not_when_a_send_comes(
+    boxes: Boxes, asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "GATHER_SECONDS", 2 * DEADLINE_SECONDS)
+    monkeypatch.setattr(committer, "RESTS", 1_000_000)
+    asking.submit(0, send())
+    asking.answers(1)
+    boxes.is_committing.clear()
+    for number in range(1, 1 + 2 * ENOUGH_MARKS):
+        asking.submit(number, ack(number))
+    assert not boxes.is_committing.wait(0.2)
+    asking.submit(99, send())
+    asking.answers(2 + 2 * ENOUGH_MARKS)
+    assert len(boxes.batches) == 3  # the acks and the send are of two kinds
 
 
 def test_nothing_that_many_threads_submit_is_left_lying(boxes: Boxes, asking: Asking) -> None:
