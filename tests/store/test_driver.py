@@ -21,6 +21,7 @@ from flask_e2emsg.store.database import CONCURRENT_READS, Conflict, ConnectionLo
 from flask_e2emsg.store.libpq import Value
 from flask_e2emsg.store.mailbox import Append
 from flask_e2emsg.store.models import accounts
+from tests.servers import run_once
 from tests.store.process import Process, outgoing, sending
 
 ACCOUNTS = 2000
@@ -293,6 +294,9 @@ class TestLines:
         for reader in readers:
             reader.join()
         assert most == CONCURRENT_READS
+
+    def test_under_gevent_they_wait_on_its_loop(self, store_url: str) -> None:
+        run_once("gevent.monkey", "--module", "tests.store.greenlets", store_url, env={})
 
 
 def waiting(connection: sa.Connection) -> int:
