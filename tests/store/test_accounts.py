@@ -98,7 +98,8 @@ class TestFind:
         store.send(alice, bob)
         store.send(alice, bob)
         store.send(bob, alice)
-        ids = [alice.account_id, bob.account_id, 10**6]
+        nobody = range(10**6, 10**6 + 2 * ROWS_AT_ONCE)
+        ids = [alice.account_id, *nobody, bob.account_id]
         assert store.accounts.heads(ids) == {alice.account_id: 3, bob.account_id: 3}
         assert store.accounts.heads([]) == {}
 
