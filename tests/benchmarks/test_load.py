@@ -41,7 +41,7 @@ def binary() -> None:
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     with Postgres() as postgres, Users() as users:
-        yield Bench(postgres, users, seconds=0.2, warmup=0.1)
+        yield Bench(postgres, users, seconds=2.0, warmup=0.1)
 
 
 @pytest.fixture(scope="module")
