@@ -101,8 +101,8 @@ def test_every_block_is_of_a_kind_that_is_checked(page: Page) -> None:
     assert {line.split()[0] for line in commands(page)} <= COMMANDS
 
 
-def test_the_page_on_performance_measures_what_can_be_measured() -> None:
-    [command] = commands(PERFORMANCE)
+@pytest.mark.parametrize("command", commands(PERFORMANCE))
+def test_the_page_on_performance_measures_what_can_be_measured(command: str) -> None:
     program, target, flags = shlex.split(command)
     assert (program, target) == ("make", "bench")
     words = shlex.split(flags.removeprefix("BENCH_FLAGS="))
