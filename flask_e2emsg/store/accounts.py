@@ -6,9 +6,10 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from ..protocol.values import now
-from .arrays import array
+from .arrays import array, array_of_texts
 from .database import Conflict, Database, asked_again
 from .models import accounts, events, key_backups, messages
 from .times import aware
@@ -89,12 +90,8 @@ class Accounts:
     @asked_again
     def look_up(self, user_ids: set[str]) -> dict[str, Party]:
         """The accounts of those of the users that have one, from the database."""
-        if len(user_ids) == 1:
-            rows = self._database.query(_ID_OF, {"user_id": next(iter(user_ids))})
-        else:
-            with self._database.read() as connection:
-                found = connection.execute(_IDS_OF, {"user_ids": list(user_ids)})
-                rows = found.all()
+        names = list(user_ids)
+        rows = self._ask_about(_IDS_OF, names, array_of_texts(names))
         return {user_id: self.remember(Party(account_id, user_id)) for account_id, user_id in rows}
 
     @asked_again
@@ -151,10 +148,7 @@ class Accounts:
 
     @asked_again
     def _heads(self, account_ids: list[int]) -> Iterable[tuple[int, int]]:
-        if not self._database.is_sqlite:
-            return self._database.query(_HEADS_OF_ARRAY, {"account_ids": array(account_ids)})
-        with self._database.read() as connection:
-            return connection.execute(_HEADS_OF_LIST, {"account_ids": account_ids}).all()
+        return self._ask_about(_HEADS_OF, account_ids, array(account_ids))
 
     @asked_again
     def public_key(self, user_id: str) -> PublicKey | None:
@@ -213,6 +207,14 @@ class Accounts:
             )
         return self._write(sa.update(accounts).values(epoch=tag), {})
 
+    def _ask_about(
+        self, question: _About, some: Sequence[int | str], as_array: str
+    ) -> Sequence[Any]:
+        if not self._database.is_sqlite:
+            return self._database.query(question.array, {"some": as_array})
+        with self._database.read() as connection:
+            return connection.execute(question.list, {"some": some}).all()
+
     def _write(self, statement: sa.Executable, parameters: dict[str, int]) -> int:
         with self._database.write() as connection:
             return connection.execute(statement, parameters).rowcount
@@ -260,6 +262,20 @@ def write_public_key(connection: Connection, user_id: str, key: bytes | None) ->
     )
 
 
+class _About:
+    """A question about some accounts, given as a list or, on PostgreSQL, as an array's text.
+
+    A list of parameters costs a worker more than the database the answer.
+    """
+
+    def __init__(
+        self, question: sa.Select[Any], column: sa.ColumnElement[Any], kind: type[Any]
+    ) -> None:
+        some = sa.cast(sa.bindparam("some", type_=sa.Text()), postgresql.ARRAY(kind))
+        self.array = question.where(column == sa.func.any(some))
+        self.list = question.where(column.in_(sa.bindparam("some", expanding=True)))
+
+
 class _Unshown(bytes):
     """Bytes that a log of the host's statements does not show."""
 
@@ -268,9 +284,7 @@ class _Unshown(bytes):
 
 
 _user = accounts.c.user_id == sa.bindparam("user_id")
-_IDS = sa.select(accounts.c.id, accounts.c.user_id)
-_ID_OF = _IDS.where(_user)
-_IDS_OF = _IDS.where(accounts.c.user_id.in_(sa.bindparam("user_ids", expanding=True)))
+_IDS_OF = _About(sa.select(accounts.c.id, accounts.c.user_id), accounts.c.user_id, sa.Text)
 _STATE = sa.select(
     accounts.c.id,
     accounts.c.epoch,
@@ -294,13 +308,7 @@ _WAITING = sa.select(
     (accounts.c.last_seq - accounts.c.delivered_seq).label("in_all"),
     sa.select(sa.func.count()).select_from(_undelivered).scalar_subquery().label("from_sender"),
 ).where(accounts.c.id == _recipient)
-_HEADS = sa.select(accounts.c.id, accounts.c.last_seq)
-_HEADS_OF_LIST = _HEADS.where(accounts.c.id.in_(sa.bindparam("account_ids", expanding=True)))
-# A list of parameters costs a worker more than the database the answer.
-_account_ids = sa.bindparam("account_ids", type_=sa.Text())
-_HEADS_OF_ARRAY = _HEADS.where(
-    accounts.c.id == sa.func.any(sa.cast(_account_ids, postgresql.ARRAY(sa.Integer())))
-)
+_HEADS_OF = _About(sa.select(accounts.c.id, accounts.c.last_seq), accounts.c.id, sa.Integer)
 _KEY = sa.select(accounts.c.public_key, accounts.c.key_version, accounts.c.key_updated_at).where(
     _user, accounts.c.public_key.is_not(None)
 )

@@ -343,11 +343,6 @@ def test_few_marks_wait_until_there_are_enough(
     assert [len(batch) for batch in boxes.batches] == [ENOUGH_MARKS]
 
 
-def test_few_marks_do_not_wait_for_ever(boxes: Boxes, asking: Asking) -> None:
-    asking.submit(1, ack())
-    asking.answers(1)
-
-
 def test_marks_rest_after_a_batch_however_many_they_are_but_not_when_a_send_comes(
     boxes: Boxes, asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

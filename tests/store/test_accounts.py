@@ -94,6 +94,22 @@ class TestFind:
         store.accounts.forget("alice")
         assert store.accounts.find("alice") is None
 
+    def test_every_name_is_found_as_it_is(self, store: Process) -> None:
+        names = {
+            'quo"ted',
+            "back\\slash",
+            "{curly,comma}",
+            "NULL",
+            " spaces ",
+            "%s %(some)s",
+            "é😀",
+        }
+        known = {name: store.user(name) for name in names}
+        assert store.accounts.look_up(names | {"quo", "null", "spaces", "curly"}) == known
+        assert [store.accounts.look_up({name}) for name in names] == [
+            {name: known[name]} for name in names
+        ]
+
     def test_heads_are_the_newest_positions(self, store: Process, alice: Party, bob: Party) -> None:
         store.send(alice, bob)
         store.send(alice, bob)
