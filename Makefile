@@ -30,9 +30,9 @@ demo: $(VENV)/.example
 test: $(VENV)/.dev js nginx chromium
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-# The same servers once more, their sockets served as on other servers than gunicorn with gevent.
+# The same once more without gevent: gunicorn's threads answer requests, and ours serve sockets.
 test-threads: $(VENV)/.dev nginx
-	TEST_SOCKET_DRIVER=threads $(BIN)/python -m pytest $(PYTEST_FLAGS) tests/acceptance tests/security
+	TEST_WORKER_CLASS=gthread $(BIN)/python -m pytest $(PYTEST_FLAGS) tests/acceptance tests/security
 
 test-lowest: $(LOWEST)/.test
 	$(LOWEST_PYTHON) -m pytest $(PYTEST_FLAGS) $(LOWEST_TESTS)

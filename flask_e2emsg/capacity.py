@@ -17,11 +17,20 @@ RESERVED_FILES = 200
 
 def connections(served: int | None) -> int:
     """How many sockets a process holds whose server can serve so many connections at once."""
-    room = (UNKNOWN_SERVER if served is None else served) * 9 // 10
+    room = _most_of(served)
     files = _file_limit()
     if files is not None:
         room = min(room, files - RESERVED_FILES)
     return max(room, 1)
+
+
+def long_polls(answered: int | None) -> int:
+    """How many requests may wait for news where the server can work at so many at once."""
+    return max(_most_of(answered), 1)
+
+
+def _most_of(number: int | None) -> int:
+    return (UNKNOWN_SERVER if number is None else number) * 9 // 10
 
 
 def allow_files(served: int) -> None:

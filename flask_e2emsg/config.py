@@ -38,7 +38,6 @@ class Settings:
     heartbeat_seconds: float = 25.0  # ping interval; silence for two of them ends the connection
     sweep_seconds: float = 2.0  # the longest that a lost wake-up delays a message
     write_timeout_seconds: float = 10.0  # a client that takes no byte for so long is cut off
-    socket_driver: str | None = None  # None: the best that the server allows; "threads"
     rate_limit: str | None = "1200/minute"  # sends per user, over all workers; None: any number
     max_undelivered: int | None = 200_000  # entries that may wait for one user; None: any number
     max_undelivered_per_sender: int | None = 20_000  # messages of one sender among them
@@ -83,8 +82,6 @@ class Settings:
         self._require(
             "bus_channel", channel is None or _is_text(channel), 'a name such as "staging", or None'
         )
-        driver = self.socket_driver
-        self._require("socket_driver", driver in (None, "threads"), 'None or "threads"')
         for name, low, high in (
             ("max_connections_per_user", 1, 100_000),
             ("max_frame_bytes", 1024, 16 * 1024 * 1024),

@@ -188,6 +188,7 @@ class AppState:
     settings: Settings
     extension: E2EMessaging
     server_connections: int | None = None  # what the server can serve at once; None: nobody said
+    server_requests: int | None = None  # what it can answer at once, sockets left aside
     _process: Process | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -255,9 +256,10 @@ class AppState:
         user_id = auth.user_of_request()
         process.doubt(user_id)
 
-    def prepare(self, server_connections: int) -> None:
-        """Set up this process, whose server can serve so many connections at once."""
+    def prepare(self, server_connections: int, server_requests: int) -> None:
+        """Set up this process, whose server can serve and answer so many connections at once."""
         self.server_connections = server_connections
+        self.server_requests = server_requests
         self.process.durability.look_in_background()
 
     def drain(self) -> None:

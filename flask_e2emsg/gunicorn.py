@@ -78,11 +78,11 @@ def _warn(worker: Any, state: Any) -> None:
 
 def _make_room(worker: Any, state: Any) -> None:
     from .capacity import allow_files
-    from .server_checks import served_at_once
+    from .server_checks import answered_at_once, served_at_once
 
     served = served_at_once(worker.cfg)
     allow_files(served)
-    state.prepare(served)
+    state.prepare(served, answered_at_once(worker.cfg))
 
 
 def _watch(worker: Any, state: Any) -> None:

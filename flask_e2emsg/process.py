@@ -85,6 +85,7 @@ class Process:
         self.hub = Hub(
             settings.max_connections_per_user,
             settings.max_connections or capacity.connections(state.server_connections),
+            capacity.long_polls(state.server_requests),
         )
         self.leases = Leases(rows_that_pass, settings.max_connections_per_user)
         self.admissions = Admissions("e2emsg-admissions", self.leases.admit, self.leases.give_back)

@@ -26,6 +26,7 @@ OURS = (
     "flask_e2emsg.http",
     "flask_e2emsg.process",
     "flask_e2emsg.reactor",
+    "flask_e2emsg.threads",
     "flask_e2emsg.recheck",
     "flask_e2emsg.sockets",
     "flask_e2emsg.ws",

@@ -49,10 +49,20 @@ def kind_of_worker(cfg: Any) -> str | None:
 
 
 def served_at_once(cfg: Any) -> int:
-    """How many connections one worker can serve at the same time."""
+    """How many connections one worker can have at the same time, sockets and requests together."""
+    return answered_at_once(cfg) if _holds_threads(cfg) else int(cfg.worker_connections)
+
+
+def answered_at_once(cfg: Any) -> int:
+    """How many requests one worker can work at, at the same time."""
     if kind_of_worker(cfg) == "gthread":
         return min(int(cfg.threads), int(cfg.worker_connections))
     return int(cfg.worker_connections)
+
+
+def _holds_threads(cfg: Any) -> bool:
+    """Whether each open socket keeps one of gunicorn's threads: it cannot be taken out of TLS."""
+    return kind_of_worker(cfg) == "gthread" and bool(cfg.is_ssl)
 
 
 def check_gunicorn(cfg: Any, settings: Settings) -> Iterator[Finding]:
@@ -86,19 +96,27 @@ def per_process(workers: int) -> Finding:
 
 
 def _check_room(cfg: Any, settings: Settings, kind: str | None) -> Iterator[Finding]:
-    if kind == "gthread" and cfg.threads < MIN_THREADS:
+    holds_threads = kind is not None and _holds_threads(cfg)
+    if holds_threads:
         yield Finding(
-            f"threads = {cfg.threads}: every open socket holds a thread. Set threads to more than "
-            "the sockets that one worker shall have."
+            f"TLS ends in gunicorn, and threads = {cfg.threads}: every open socket holds one. Let "
+            "a proxy end TLS, or use gevent, or set threads to more than the sockets that one "
+            "worker shall have.",
+            is_problem=cfg.threads < MIN_THREADS,
         )
-    if kind == "gevent" and cfg.worker_connections <= GUNICORN_CONNECTIONS:
+    elif kind == "gthread" and cfg.threads < MIN_THREADS:
+        yield Finding(
+            f"threads = {cfg.threads}: every request and every long poll holds a thread. "
+            "Set threads to 32."
+        )
+    if kind is not None and not holds_threads and cfg.worker_connections <= GUNICORN_CONNECTIONS:
         yield Finding(
             f"worker_connections = {cfg.worker_connections}: sockets and requests together cannot "
             "be more, and beyond it nobody is answered. Set it to 10000."
         )
     most = settings.max_connections
     if kind is not None and most is not None and served_at_once(cfg) <= most:
-        limit = "threads" if kind == "gthread" else "worker_connections"
+        limit = "threads" if holds_threads else "worker_connections"
         yield Finding(
             f"E2EMSG_MAX_CONNECTIONS = {most}, but a worker serves {served_at_once(cfg)} "
             f"connections: full of sockets, it answers no request. Set {limit} well above it."

@@ -44,6 +44,7 @@ GRACEFUL_SECONDS = 5  # what gunicorn gives open connections after SIGTERM
 POLL_SECONDS = 0.02
 
 WorkerClass = Literal["gevent", "gthread"]
+WORKER_CLASS = os.environ.get("TEST_WORKER_CLASS", "gevent")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, failure: Callable[[], str]) -> None:
@@ -258,7 +259,7 @@ class WebServer:
 
 
 class GunicornServer(WebServer):
-    """A gunicorn on a loopback port, its workers of the given class.
+    """A gunicorn on a loopback port, its workers of the given class, else of that of all tests.
 
     The listening socket is bound here, by port 0, and inherited as `fd://`: there is no moment at
     which another process could take the port, and connections made while a worker restarts wait in
@@ -273,9 +274,9 @@ class GunicornServer(WebServer):
         *,
         env: Mapping[str, str],
         log_path: Path,
-        worker_class: WorkerClass = "gevent",
+        worker_class: WorkerClass | None = None,
         workers: int = 1,
-        threads: int = 32,
+        threads: int = 64,
         config: Path | None = None,
         arguments: Sequence[str] = (),
         listener: socket.socket | None = None,
@@ -285,8 +286,9 @@ class GunicornServer(WebServer):
         self._app = app
         self._workers = workers
         self._config = config or log_path.with_suffix(".conf.py")
-        self._arguments = [f"--worker-class={worker_class}", f"--workers={workers}"]
-        self._arguments += [f"--threads={threads}"] if worker_class == "gthread" else []
+        kind = worker_class or WORKER_CLASS
+        self._arguments = [f"--worker-class={kind}", f"--workers={workers}"]
+        self._arguments += [f"--threads={threads}"] if kind == "gthread" else []
         self._arguments += arguments
 
     def start(self) -> None:

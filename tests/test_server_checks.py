@@ -10,9 +10,15 @@ from gunicorn.config import Config
 import flask_e2emsg.gunicorn as shipped
 from flask_e2emsg.config import Settings
 from flask_e2emsg.doctor import load_gunicorn
-from flask_e2emsg.server_checks import check_gunicorn, kind_of_worker, served_at_once
+from flask_e2emsg.server_checks import (
+    answered_at_once,
+    check_gunicorn,
+    kind_of_worker,
+    served_at_once,
+)
 
 GTHREAD = {"worker_class": "gthread", "threads": 200}
+TLS = {"certfile": "certificate.pem", "keyfile": "key.pem"}
 LOGGED = {"accesslog": "-"}
 
 
@@ -52,7 +58,9 @@ def test_the_settings_that_ship_have_no_problem() -> None:
         ({"graceful_timeout": 0}, "graceful_timeout = 0"),
         ({"post_worker_init": Config().post_worker_init}, "no post_worker_init"),
         ({"post_worker_init": lambda worker: None}, "post_worker_init is your own"),
-        ({**GTHREAD, "threads": 4}, "threads = 4"),
+        ({**GTHREAD, "threads": 4}, "threads = 4: every request"),
+        ({**GTHREAD, **TLS, "threads": 4}, "threads = 4: every open socket holds one"),
+        ({**GTHREAD, "worker_connections": 1000}, "worker_connections = 1000"),
         ({**GTHREAD, "keepalive": 0}, "keepalive = 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -92,7 +100,9 @@ def test_the_default_log_format_is_named_where_a_log_is_written() -> None:
 def test_room_for_nothing_but_sockets_is_named() -> None:
     [text] = problems(configured(worker_connections=2000), max_connections=2000)
     assert "E2EMSG_MAX_CONNECTIONS = 2000" in text
-    [text] = problems(configured(**GTHREAD), max_connections=200)
+    [text] = problems(configured(**GTHREAD, worker_connections=2000), max_connections=2000)
+    assert "Set worker_connections" in text
+    [text] = problems(configured(**GTHREAD, **TLS), max_connections=200)
     assert "Set threads" in text
     assert problems(configured(worker_connections=2000), max_connections=1800) == []
 
@@ -112,7 +122,10 @@ def test_several_workers_are_worth_a_note() -> None:
 def test_what_a_worker_serves_is_known_for_each_kind() -> None:
     assert (kind_of_worker(configured()), served_at_once(configured())) == ("gevent", 10_000)
     threads = configured(**GTHREAD)
-    assert (kind_of_worker(threads), served_at_once(threads)) == ("gthread", 200)
+    assert kind_of_worker(threads) == "gthread"
+    assert (served_at_once(threads), answered_at_once(threads)) == (10_000, 200)
+    tls = configured(**GTHREAD, **TLS)
+    assert (served_at_once(tls), answered_at_once(tls)) == (200, 200)
     assert kind_of_worker(configured(worker_class="sync", threads=8)) == "gthread"
 
 

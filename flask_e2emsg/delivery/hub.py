@@ -19,9 +19,12 @@ from .pump import Pump
 class Hub:
     """Pumps by user."""
 
-    def __init__(self, max_connections_per_user: int, max_connections: int) -> None:
+    def __init__(
+        self, max_connections_per_user: int, max_connections: int, max_waiters: int | None = None
+    ) -> None:
         self._cap = max_connections_per_user
         self._room = max_connections
+        self._room_to_wait = max_connections if max_waiters is None else max_waiters
         self._pumps: dict[str, tuple[Pump, ...]] = {}
         self._waiters: dict[str, tuple[threading.Event, ...]] = {}
         self._accounts: dict[str, int] = {}
@@ -98,16 +101,17 @@ class Hub:
         Whoever waits holds a connection of the server, so it counts like a live one.
 
         Raises:
-            Overloaded: this process has all the connections that it takes.
+            Overloaded: this process has all the connections that it takes, or as many who wait.
             TooManyConnections: the user waits as often as it may have connections.
         """
         event = threading.Event()
         with self._lock:
-            if self._room <= 0:
+            if self._room <= 0 or self._room_to_wait <= 0:
                 raise Overloaded
             if len(self._waiters.get(user_id, ())) >= self._cap:
                 raise TooManyConnections
             self._room -= 1
+            self._room_to_wait -= 1
             self._waiters[user_id] = (*self._waiters.get(user_id, ()), event)
             self._accounts[user_id] = account_id
         try:
@@ -115,6 +119,7 @@ class Hub:
         finally:
             with self._lock:
                 self._room += 1
+                self._room_to_wait += 1
                 others = tuple(one for one in self._waiters[user_id] if one is not event)
                 if others:
                     self._waiters[user_id] = others

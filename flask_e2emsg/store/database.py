@@ -89,7 +89,7 @@ class Database:
         most_lines = min(MOST_LINES, _capacity(self._engine.pool) // 2) if has_libpq else 0
         self._room_for_lines = threading.BoundedSemaphore(most_lines) if most_lines else None
         self._texts: dict[sa.Select[Any], str] = {}  # of questions, for the lines
-        self._writer = threading.RLock()
+        self._writer = _OfAll(host_engine.pool) if self._shared else threading.RLock()
         self._open: Connection | None = None  # the writer's transaction
 
     @contextmanager
@@ -301,6 +301,32 @@ class Database:
             self._lines.pop().close()
         if not self._shared:
             self._engine.dispose()
+
+
+class _OfAll:
+    """The lock of the connection that an in-memory database has; nobody gets it once that is gone.
+
+    Python crashes where one thread closes SQLite's connection while another one uses it. A host
+    that disposes of its engine, as its tests may, does not know what runs in the background.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._lock = threading.RLock()
+        self._is_closed = False
+        sa.event.listen(pool, "close", self._close)
+
+    def _close(self, _connection: object, _record: object) -> None:
+        with self._lock:
+            self._is_closed = True
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._is_closed:
+            self._lock.release()
+            raise Unavailable
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def _own_engine(host_engine: Engine, *, shared: bool) -> Engine:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Protocol
 
 from flask import Blueprint, Response, current_app, g, request
@@ -40,10 +40,9 @@ from ..store.history import History
 from ..store.mailbox import Mailboxes
 from ..store.tickets import Tickets
 from . import auth, modules
-from .handshake import Handover, early_bytes, socket_of
+from .handshake import GUNICORN, Handover, early_bytes, give_up, socket_of
 from .rest import Rest
 from .sockets import Sockets
-from .websocket import WebSocket
 from .ws import Session, Start
 
 logger = logging.getLogger("flask_e2emsg.http")
@@ -194,8 +193,9 @@ class _Socket:
         start = Start.at(cursor, mailbox)
         key, sock = found
         handover = g.e2emsg_handover = Handover(sock, auth.offered_subprotocol())
-        g.e2emsg_connection = sock, identity, start
-        if key == "gunicorn.socket":
+        is_gunicorn = key == GUNICORN
+        g.e2emsg_connection = sock, identity, start, is_gunicorn
+        if is_gunicorn:
             handover.answer(environ["HTTP_SEC_WEBSOCKET_KEY"])
             self.ws(None)
             return _Nothing()
@@ -206,29 +206,25 @@ class _Socket:
 
     def ws(self, _upgraded: Any) -> None:
         """Serve the upgraded socket. Its 101 is on the wire: nothing may be raised from here."""
-        sock, identity, start = g.e2emsg_connection
+        sock, identity, start, may_keep = g.e2emsg_connection
         try:
-            self._serve(sock, identity, start)
+            self._serve(sock, identity, start, may_keep)
         except BaseException as error:
             logger.error("a connection failed: %s", type(error).__name__)
-            with contextlib.suppress(OSError):
-                self._give_up(sock)
+            give_up(sock)
 
-    def _serve(self, sock: socket.socket, identity: auth.Identity, start: Start) -> None:
+    def _serve(
+        self, sock: socket.socket, identity: auth.Identity, start: Start, may_keep: bool
+    ) -> None:
         state, pump, process = self._state, g.e2emsg_pump, self._state.process
         state.let_go()
         process.connected(pump)
         session = Session(state.settings, process.router, pump, identity, self._verify)
         early = early_bytes(request.environ, sock)
-        if process.sockets.serve(session, sock, early, start, lambda: process.removed(pump)):
+        on_end = partial(process.removed, pump)
+        if process.sockets.serve(session, sock, early, start, on_end, may_keep=may_keep):
             g.pop("e2emsg_pump")
             g.pop("e2emsg_handover")
-
-    def _give_up(self, sock: socket.socket) -> None:
-        settings = self._state.settings
-        websocket = WebSocket(sock, settings.max_frame_bytes, settings.write_timeout_seconds)
-        websocket.close(1011)
-        websocket.linger()
 
     def _verify(self, token: str) -> auth.Identity:
         with self._state.request_context():

@@ -1,8 +1,9 @@
-"""A connection on gevent's loop: the way for gunicorn's gevent workers, with no greenlet waiting.
+"""A connection on a loop that it shares with all others: nobody waits for it alone.
 
 The loop takes from the socket what has come, and it says when there is room to write, or that a
 time has come; each of these asks for a task. One task handles, another writes; they meet in the
-session only.
+session only. With threads the loop and both tasks may run at the same time: whoever uses the socket
+holds the lock.
 """
 
 from __future__ import annotations
@@ -11,35 +12,78 @@ import contextlib
 import math
 import socket
 import ssl
-import sys
 import time
-from _socket import socket as PlainSocket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from ..delivery.thread import quick_lock
 from .framing import RECEIVE_BYTES, Decoder, Ended, close_frame
 from .pace import TURN_SECONDS
-from .reactor import PRIORITY, Reactor, Task
-from .websocket import LINGER_BYTES, LINGER_SECONDS, set_options
 from .ws import Session, Start
 
-READABLE, WRITABLE = 1, 2
+KERNEL_BYTES = 262144  # of a client that does not read, or does not wait for answers, per direction
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 8 * 1024 * 1024
+# What a socket that does not wait says in the place of waiting; one with TLS has words of its own.
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-def why_not(sock: socket.socket) -> str | None:
-    """Why a socket cannot be put on gevent's loop; None if it can."""
-    gevent_socket = sys.modules.get("gevent.socket")
-    if gevent_socket is None or not isinstance(sock, gevent_socket.socket):
-        return "this server has no gevent loop"
-    if isinstance(sock, ssl.SSLSocket):
-        return "TLS ends in this server"
-    return None
+class Task(Protocol):
+    """Something that is done soon after it was asked for, never twice at a time."""
+
+    def set(self) -> None:
+        """Ask for it. Never waits."""
+
+
+class Timer(Protocol):
+    """What calls back once, when a time has come."""
+
+    def start(self, callback: Callable[[], None], /) -> None:
+        """Call back from now on."""
+
+    def close(self) -> None:
+        """Call back no more."""
+
+
+class Watcher(Timer, Protocol):
+    """What calls back as long as a socket is ready."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it was started, and not stopped."""
+
+    def stop(self) -> None:
+        """Call back no more until it is started again."""
+
+
+class Reactor(Protocol):
+    """The loop, and those who do the tasks."""
+
+    def task(self, work: Callable[[], None]) -> Task:
+        """Something that will be done when it is asked for."""
+
+    def reader(self, descriptor: int) -> Watcher:
+        """What tells when a socket can be read."""
+
+    def writer(self, descriptor: int) -> Watcher:
+        """What tells when a socket can be written."""
+
+    def timer(self, seconds: float) -> Timer:
+        """What tells that the time is over."""
+
+
+def set_options(sock: socket.socket) -> None:
+    """Fit a socket to frames that shall go out at once."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES)
+    with contextlib.suppress(OSError):  # A Unix socket has no such option.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class Evented:
-    """One connection.
+    """One connection, on a socket that nobody else uses until `on_end` is called.
 
-    It takes the descriptor away from the server's socket, so that the server cannot close it.
+    Then it is shut down in both directions, and closed if `is_ours`.
     """
 
     __slots__ = (
@@ -47,12 +91,14 @@ class Evented:
         "_decoder",
         "_early",
         "_end_at",
+        "_is_ours",
         "_is_over",
         "_is_saying_goodbye",
         "_left_to_discard",
-        "_loop",
+        "_lock",
         "_on_end",
         "_pump",
+        "_reactor",
         "_reading",
         "_rest",
         "_session",
@@ -70,13 +116,16 @@ class Evented:
         self,
         reactor: Reactor,
         session: Session,
-        sock: socket.socket,
+        sock: Any,
         early: bytes,
         max_message_bytes: int,
         write_timeout_seconds: float,
         on_end: Callable[[], None],
+        *,
+        is_ours: bool,
     ) -> None:
         set_options(sock)
+        sock.setblocking(False)
         self._session = session
         self._pump = session.pump
         self._decoder = Decoder(max_message_bytes)
@@ -90,14 +139,15 @@ class Evented:
         self._left_to_discard = LINGER_BYTES
         self._is_over = False
         self._on_end = on_end
-        self._loop = reactor.loop
-        self._reading = Task(reactor, self._read)
-        self._writing = Task(reactor, self._write)
-        self._sock = PlainSocket(sock.family, sock.type, sock.proto, sock.detach())
-        self._sock.setblocking(False)
-        self._to_read = self._loop.io(self._sock.fileno(), READABLE, priority=PRIORITY)
-        self._to_write: Any = None
-        self._timer: Any = None
+        self._lock = quick_lock()
+        self._reactor = reactor
+        self._reading = reactor.task(self._read)
+        self._writing = reactor.task(self._write)
+        self._sock = sock
+        self._is_ours = is_ours
+        self._to_read = reactor.reader(sock.fileno())
+        self._to_write: Watcher | None = None
+        self._timer: Timer | None = None
         self._timer_at = math.inf
 
     def start(self, start: Start) -> None:
@@ -120,15 +170,17 @@ class Evented:
             self._to_read.stop()
         else:
             # To look away until the task has its turn would cost more than to take it now.
-            try:
-                self._arrived = self._receive_some()
-            except BlockingIOError:
-                return
+            with self._lock:
+                try:
+                    self._arrived = self._receive_some()
+                except NOT_NOW:
+                    return
             self._session.silent_since = None
         self._reading.set()
 
     def _can_write(self) -> None:
-        self._to_write.stop()
+        if self._to_write is not None:
+            self._to_write.stop()
         self._writing.set()
 
     def _is_time(self) -> None:
@@ -141,7 +193,7 @@ class Evented:
             return
         try:
             self._read_and_handle()
-        except BlockingIOError:
+        except NOT_NOW:
             self._listen()
         except Ended as ended:
             self._to_read.stop()
@@ -173,29 +225,37 @@ class Evented:
     def _receive(self) -> bytes:
         if self._decoder.has_ended:
             return b""
-        if self._arrived is not None:
-            data, self._arrived = self._arrived, None
-            return data
-        if self._early:
-            size = self._decoder.appetite
-            data, self._early = self._early[:size], self._early[size:]
-            return data
-        return self._receive_some()
+        with self._lock:
+            if self._arrived is not None:
+                data, self._arrived = self._arrived, None
+                return data
+            if self._early:
+                size = self._decoder.appetite
+                data, self._early = self._early[:size], self._early[size:]
+                return data
+            return self._receive_some()
 
     def _receive_some(self) -> bytes:
         try:
-            return self._sock.recv(self._decoder.appetite)
-        except BlockingIOError:
+            data: bytes = self._sock.recv(self._decoder.appetite)
+            return data
+        except NOT_NOW:
             raise
         except OSError:
             return b""
 
     def _listen(self) -> None:
-        if self._arrived is not None or self._early or self._decoder.has_ended:
+        if self._has_more():
             self._reading.set()
         elif not self._is_over:
             self._session.silent_since = time.monotonic()
             self._watch()
+
+    def _has_more(self) -> bool:
+        """Whether there is something to read of which the loop knows nothing."""
+        if self._arrived is not None or self._early or self._decoder.has_ended:
+            return True
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def _watch(self) -> None:
         if not self._to_read.active:
@@ -209,8 +269,9 @@ class Evented:
         if self._is_over:
             return
         try:
-            data = self._sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
+            with self._lock:
+                data = self._sock.recv(RECEIVE_BYTES)
+        except NOT_NOW:
             self._watch()
         except OSError:
             self._end()
@@ -263,38 +324,45 @@ class Evented:
         self._reading.set()
 
     def _send(self, data: memoryview) -> None:
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        if sent == len(data):
-            self._rest, self._end_at = None, math.inf
-            if self._is_saying_goodbye:
-                self._sock.shutdown(socket.SHUT_WR)
-                self._end_at = time.monotonic() + LINGER_SECONDS
-            return
-        # The deadline is for the next byte, not for all of them: slow is not gone.
-        if sent or self._rest is None:
-            self._end_at = time.monotonic() + self._write_timeout
-        self._rest = data[sent:]
-        if self._to_write is None:
-            self._to_write = self._loop.io(self._sock.fileno(), WRITABLE, priority=PRIORITY)
-        self._to_write.start(self._can_write)
+        with self._lock:
+            if self._is_over:
+                return
+            try:
+                sent = self._sock.send(data)
+            except NOT_NOW:
+                sent = 0
+            if sent == len(data):
+                self._rest, self._end_at = None, math.inf
+                if self._is_saying_goodbye:
+                    self._sock.shutdown(socket.SHUT_WR)
+                    self._end_at = time.monotonic() + LINGER_SECONDS
+                return
+            # The deadline is for the next byte, not for all of them: slow is not gone.
+            if sent or self._rest is None:
+                self._end_at = time.monotonic() + self._write_timeout
+            self._rest = data[sent:]
+            if self._to_write is None:
+                self._to_write = self._reactor.writer(self._sock.fileno())
+            self._to_write.start(self._can_write)
 
     def _set_timer(self, at: float, now: float) -> None:
         if self._timer is not None:
             self._timer.close()
         self._timer_at = at
-        self._timer = self._loop.timer(max(at - now, 0.0))
+        self._timer = self._reactor.timer(max(at - now, 0.0))
         self._timer.start(self._is_time)
 
     def _end(self) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        for watcher in (self._to_read, self._to_write, self._timer):
-            if watcher is not None:
-                watcher.close()
-        with contextlib.suppress(OSError):
-            self._sock.close()
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+            for watcher in (self._to_read, self._to_write, self._timer):
+                if watcher is not None:
+                    watcher.close()
+            with contextlib.suppress(OSError):
+                if self._is_ours:
+                    self._sock.close()
+                else:
+                    self._sock.shutdown(socket.SHUT_RDWR)
         self._on_end()

@@ -10,9 +10,15 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
+import time
 from typing import Any
 
 from websockets.utils import accept_key
+
+from .framing import RECEIVE_BYTES, close_frame
+
+GUNICORN = "gunicorn.socket"  # where it has the connection's socket, in the WSGI environ
+GOODBYE_SECONDS = 1.0
 
 
 class Handover:
@@ -77,8 +83,21 @@ def early_bytes(environ: dict[str, Any], sock: socket.socket) -> bytes:
 
 def socket_of(environ: dict[str, Any]) -> tuple[str, socket.socket] | None:
     """The connection's socket and where it stands in the WSGI environ, if the server gives it."""
-    for key in ("gunicorn.socket", "werkzeug.socket"):
+    for key in (GUNICORN, "werkzeug.socket"):
         sock = environ.get(key)
         if sock is not None:
             return key, sock
     return None
+
+
+def give_up(sock: socket.socket) -> None:
+    """Close with 1011 a connection that cannot be served."""
+    deadline = time.monotonic() + GOODBYE_SECONDS
+    with contextlib.suppress(OSError):
+        sock.sendall(close_frame(1011))
+        sock.shutdown(socket.SHUT_WR)
+        # Closing on unread bytes resets the connection, and the peer may lose the frame.
+        while (seconds := deadline - time.monotonic()) > 0:
+            sock.settimeout(seconds)
+            if not sock.recv(RECEIVE_BYTES):
+                break

@@ -14,6 +14,7 @@ from typing import Any
 
 logger = logging.getLogger("flask_e2emsg.reactor")
 
+READABLE, WRITABLE = 1, 2
 IDLE_WORKERS = 16
 PASS_SECONDS = 0.0005  # of tasks, after which the loop looks whether something has come
 PRIORITY = -1  # with the loop, of tasks and of the sockets they serve: the database's come first
@@ -38,7 +39,23 @@ class Reactor:
         self._timer: Any = None
         self._pass = -1  # the loop's number for it
         self._pass_ends_at = 0.0  # on the monotonic clock
-        self.loop: Any = self._hub.loop
+        self._loop: Any = self._hub.loop
+
+    def task(self, work: Callable[[], None]) -> Task:
+        """Something that will be done when it is asked for."""
+        return Task(self, work)
+
+    def reader(self, descriptor: int) -> Any:
+        """What tells when a socket can be read, once it is started."""
+        return self._loop.io(descriptor, READABLE, priority=PRIORITY)
+
+    def writer(self, descriptor: int) -> Any:
+        """What tells when a socket can be written, once it is started."""
+        return self._loop.io(descriptor, WRITABLE, priority=PRIORITY)
+
+    def timer(self, seconds: float) -> Any:
+        """What tells that the time is over, once it is started."""
+        return self._loop.timer(seconds)
 
     def enqueue(self, task: Task) -> None:
         """Have a task done soon."""
@@ -51,7 +68,7 @@ class Reactor:
             self._have_the_loop_wake()
 
     def _is_pass_over(self) -> bool:
-        now, number = time.monotonic(), self.loop.iteration
+        now, number = time.monotonic(), self._loop.iteration
         if number != self._pass:
             self._pass, self._pass_ends_at = number, now + PASS_SECONDS
             return False
@@ -61,7 +78,7 @@ class Reactor:
         # A callback would come before the loop has looked.
         self._is_wake_coming = True
         if self._timer is None:
-            self._timer = self.loop.timer(0.0, priority=PRIORITY)
+            self._timer = self._loop.timer(0.0, priority=PRIORITY)
             self._timer.start(self._has_looked)
 
     def _has_looked(self) -> None:
@@ -74,9 +91,9 @@ class Reactor:
             return
         self._is_wake_coming = True
         if self._native_thread() == self._home:
-            self.loop.run_callback(self._wake)
+            self._loop.run_callback(self._wake)
         else:
-            self.loop.run_callback_threadsafe(self._wake)
+            self._loop.run_callback_threadsafe(self._wake)
 
     def _wake(self) -> None:
         self._is_wake_coming = False
@@ -105,11 +122,11 @@ class Task:
     It is never done twice at a time.
     """
 
-    __slots__ = ("_is_asked", "_is_running", "_reactor", "_work")
+    __slots__ = ("_is_asked", "_is_running", "_reactor", "work")
 
     def __init__(self, reactor: Reactor, work: Callable[[], None]) -> None:
         self._reactor = reactor
-        self._work = work
+        self.work = work
         self._is_asked = False
         self._is_running = False
 
@@ -124,7 +141,7 @@ class Task:
         """Do it now."""
         self._is_asked, self._is_running = False, True
         try:
-            self._work()
+            self.work()
         except BaseException as error:
             # Whoever raises SystemExit here must not end the others.
             logger.error("a task failed: %s", type(error).__name__)

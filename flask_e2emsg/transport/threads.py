@@ -1,127 +1,295 @@
-"""Two threads for one connection: the way that works on every server, and through TLS.
+"""Sockets and tasks without gevent: one thread watches all sockets, a few do what they ask for.
 
-The reader (the request's own thread) decodes messages and gives them to the session; the writer, a
-second thread, is the only one that writes. Under gevent both are greenlets.
+Tasks may wait, for the database or for the host. As many threads do them as there are tasks under
+way, up to a few; more come only while none of those gets anywhere.
 """
 
 from __future__ import annotations
 
+import contextlib
+import heapq
+import itertools
+import logging
+import math
+import selectors
+import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Event, Thread
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
-from .framing import Ended
-from .pace import Turn
-from .websocket import WebSocket
-from .ws import Session, Start
+logger = logging.getLogger("flask_e2emsg.threads")
 
-GOODBYE_SECONDS = 1.0  # for the client to close as well
-REST_SECONDS = 0.0001  # a read that waited so long for bytes has let others run
+FEW_WORKERS = 8
+MOST_WORKERS = 128
+STALL_SECONDS = 0.01  # in which no task ends although some wait: then one more thread helps
+IDLE_SECONDS = 60.0
+BELL_BYTES = 4096
 
 
-class Threads:
-    """Reader and writer of one connection."""
+class ThreadReactor:
+    """The sockets and tasks of one process. Safe to use from any thread."""
 
-    def __init__(self, session: Session, websocket: WebSocket) -> None:
-        self._session = session
-        self._pump = session.pump
-        self._websocket = websocket
-        self._stirred = Event()
-        self._answered = Event()
-        self._reader_ended = Event()
-        self._pump.attach(self._stirred, self._answered)
+    def __init__(self) -> None:
+        self._loop = _Loop()
+        self._queue: SimpleQueue[ThreadTask] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._workers = 0
+        self._idle = 0  # workers for whom nothing is in the queue yet
+        self._waiting = 0  # tasks in the queue for whom no worker is free
+        self._ended = 0  # tasks, ever
+        self._stall: _Timer | None = None
 
-    def run(self, start: Start) -> None:
-        """Serve until the end. Whatever fails, the client gets a close frame."""
-        writer = Thread(target=self._write_until_closed, daemon=True)
-        with self._failing_as("opening"):
-            self._session.begin(start)
-            writer.start()
-        if writer.ident is None:
-            self._reader_ended.set()
-            self._write_until_closed()
-        else:
-            self._read_until_closed()
-            self._reader_ended.set()
-            writer.join()
-        self._websocket.linger()
+    def task(self, work: Callable[[], None]) -> ThreadTask:
+        """Something that will be done when it is asked for."""
+        return ThreadTask(self, work)
 
-    @contextmanager
-    def _failing_as(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self._session.failed(what, error)
+    def reader(self, descriptor: int) -> _Watcher:
+        """What tells when a socket can be read, once it is started."""
+        return _Watcher(self._loop, descriptor, selectors.EVENT_READ)
 
-    def _read_until_closed(self) -> None:
-        with self._failing_as("reading"):
-            try:
-                self._read_loop()
-            except Ended as ended:
-                self._pump.close(1006 if ended.code is None else ended.code)
+    def writer(self, descriptor: int) -> _Watcher:
+        """What tells when a socket can be written, once it is started."""
+        return _Watcher(self._loop, descriptor, selectors.EVENT_WRITE)
 
-    def _read_loop(self) -> None:
-        pump, websocket, turn = self._pump, self._websocket, Turn()
-        while pump.close_code is None:
-            texts = websocket.receive()
-            if websocket.waited_seconds >= REST_SECONDS:
-                turn.begin()
-            for text in texts:
-                if self._wait_for_room():
-                    turn.begin()
-                if pump.close_code is not None:
-                    return
-                self._session.handle(text)
-                turn.worked(len(text))
-            if websocket.has_pongs:
-                self._stirred.set()
+    def timer(self, seconds: float) -> _Timer:
+        """What tells that the time is over, once it is started."""
+        return _Timer(self._loop, seconds)
 
-    def _wait_for_room(self) -> bool:
-        """Wait until the client's answers keep up with its requests, or the end is near.
-
-        Whether it had to wait.
-        """
-        has_waited = False
-        while self._pump.is_full:
-            self._answered.clear()
-            if self._pump.is_full:
-                self._answered.wait()
-                has_waited = True
-        return has_waited
-
-    def _write_until_closed(self) -> None:
-        pump, websocket = self._pump, self._websocket
-        try:
-            with self._failing_as("writing"):
-                try:
-                    self._write_loop()
-                except OSError:
-                    pump.close(4480)
-                    websocket.abort()
-            self._say_goodbye(pump.close_code or 1011)
-        finally:
-            if not self._reader_ended.is_set():
-                websocket.abort()
-
-    def _say_goodbye(self, code: int) -> None:
-        if code != 1006:
-            self._websocket.close(code)
-        if code not in (1006, 4408):  # Those are gone; others may answer.
-            self._reader_ended.wait(GOODBYE_SECONDS)
-
-    def _write_loop(self) -> None:
-        pump, websocket, session = self._pump, self._websocket, self._session
-        while True:
-            now = time.monotonic()
-            session.silent_since = websocket.waiting_since
-            session.end_if_due(now)
-            if pump.close_code is not None:
-                websocket.send(session.replies())
+    def ask(self, task: ThreadTask) -> None:
+        """Have a task done soon; if it is being done, once more afterwards."""
+        with self._lock:
+            if task.is_asked:
                 return
-            self._write_frames(websocket.take_pongs() + session.due(now))
-            if self._stirred.wait(max(session.due_at - now, 0.0)):
-                self._stirred.clear()
+            task.is_asked = True
+            if not task.is_running:
+                self._enqueue(task)
 
-    def _write_frames(self, frames: list[bytes]) -> None:
-        self._websocket.send(frames)
+    def _enqueue(self, task: ThreadTask) -> None:
+        self._queue.put(task)
+        if self._idle:
+            self._idle -= 1
+            return
+        self._waiting += 1
+        if self._workers < FEW_WORKERS:
+            self._hire()
+        elif self._stall is None:
+            self._watch_progress()
+
+    def _hire(self) -> None:
+        self._workers += 1
+        self._waiting -= 1
+        try:
+            threading.Thread(target=self._work, name="e2emsg-tasks", daemon=True).start()
+        except RuntimeError:  # The system has no thread left for us; those that run go on.
+            self._workers -= 1
+            self._waiting += 1
+            self._watch_progress()
+
+    def _watch_progress(self) -> None:
+        ended = self._ended
+        self._stall = self.timer(STALL_SECONDS)
+        self._stall.start(lambda: self._help_unless_moved(ended))
+
+    def _help_unless_moved(self, ended: int) -> None:
+        with self._lock:
+            self._stall = None
+            if self._waiting and self._ended == ended and self._workers < MOST_WORKERS:
+                self._hire()
+            if self._waiting and self._stall is None:
+                self._watch_progress()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                task = self._queue.get(timeout=IDLE_SECONDS)
+            except Empty:
+                if self._may_leave():
+                    return
+                continue
+            with self._lock:
+                task.is_asked, task.is_running = False, True
+            try:
+                task.work()
+            except BaseException as error:
+                # Whoever raises SystemExit here must not end the others.
+                logger.error("a task failed: %s", type(error).__name__)
+            with self._lock:
+                self._ended += 1
+                task.is_running = False
+                if task.is_asked:
+                    self._enqueue(task)
+                if self._waiting:
+                    self._waiting -= 1
+                else:
+                    self._idle += 1
+            del task  # What it belongs to may have ended.
+
+    def _may_leave(self) -> bool:
+        with self._lock:
+            if self._idle <= FEW_WORKERS:
+                return False
+            self._idle -= 1
+            self._workers -= 1
+            return True
+
+
+class ThreadTask:
+    """Something that is done soon after it was asked for: once for all who ask meanwhile.
+
+    It is never done twice at a time. The flags are the reactor's.
+    """
+
+    __slots__ = ("_reactor", "is_asked", "is_running", "work")
+
+    def __init__(self, reactor: ThreadReactor, work: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self.work = work
+        self.is_asked = False
+        self.is_running = False
+
+    def set(self) -> None:
+        """Ask for it. Never waits."""
+        if not self.is_asked:
+            self._reactor.ask(self)
+
+
+class _Loop:
+    """The thread that waits for all sockets, and for the next time that is due.
+
+    What it tells must not wait. It may tell of a socket once more after it was told to stop.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        # Those that are no object of the kernel's see only what they knew when they began to wait.
+        self._sees_changes = hasattr(self._selector, "fileno")
+        self._lock = threading.Lock()
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._number = itertools.count()
+        self._wakes_at = -math.inf  # on the monotonic clock; it is awake
+        self._bell, self._ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        self._selector.register(self._ear, selectors.EVENT_READ, ())
+        threading.Thread(target=self._run, name="e2emsg-sockets", daemon=True).start()
+
+    def tell(self, watcher: _Watcher, *, wanted: bool) -> None:
+        """Tell a watcher as long as its socket is ready, or no more."""
+        with self._lock:
+            if watcher.active == wanted or (wanted and watcher.is_closed):
+                return
+            watcher.active = wanted
+            descriptor = watcher.descriptor
+            key = self._selector.get_map().get(descriptor)
+            watchers: tuple[_Watcher, ...] = () if key is None else key.data
+            watchers = tuple(one for one in (*watchers, watcher) if one.active)
+            events = sum(one.event for one in watchers)
+            if key is None:
+                self._selector.register(descriptor, events, watchers)
+            elif watchers:
+                self._selector.modify(descriptor, events, watchers)
+            else:
+                self._selector.unregister(descriptor)
+        if not self._sees_changes:
+            self._ring()
+
+    def call_at(self, at: float, timer: _Timer) -> None:
+        """Tell a timer when this time has come, on the monotonic clock."""
+        with self._lock:
+            heapq.heappush(self._timers, (at, next(self._number), timer))
+            is_early = at < self._wakes_at
+        if is_early:
+            self._ring()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # It has been told so often that it will hear.
+            self._bell.send(b"\0")
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                wakes_at = self._wakes_at = self._timers[0][0] if self._timers else math.inf
+            seconds = None if wakes_at == math.inf else max(wakes_at - time.monotonic(), 0.0)
+            ready = self._selector.select(seconds)
+            self._wakes_at = -math.inf
+            for key, events in ready:
+                if key.fileobj is self._ear:
+                    self._ear.recv(BELL_BYTES)
+                for watcher in key.data:
+                    if watcher.event & events:
+                        _call(watcher)
+            for timer in self._due():
+                _call(timer)
+
+    def _due(self) -> list[_Timer]:
+        now, timers = time.monotonic(), self._timers
+        with self._lock:
+            due = []
+            while timers and timers[0][0] <= now:
+                due.append(heapq.heappop(timers)[2])
+            return due
+
+
+class _Watcher:
+    """A socket and what it is waited for. To be closed before the socket.
+
+    Attributes:
+        active: whether the loop waits; the loop's.
+    """
+
+    __slots__ = ("_loop", "active", "callback", "descriptor", "event", "is_closed")
+
+    def __init__(self, loop: _Loop, descriptor: int, event: int) -> None:
+        self._loop = loop
+        self.descriptor = descriptor
+        self.event = event
+        self.callback: Callable[[], None] | None = None
+        self.active = False
+        self.is_closed = False
+
+    def start(self, callback: Callable[[], None]) -> None:
+        """Call back again and again, as long as the socket is ready."""
+        self.callback = callback
+        self._loop.tell(self, wanted=True)
+
+    def stop(self) -> None:
+        """Call back no more, until it is started again."""
+        self._loop.tell(self, wanted=False)
+
+    def close(self) -> None:
+        """Stop for ever."""
+        self.is_closed = True
+        self.stop()
+        self.callback = None
+
+
+class _Timer:
+    """A time to come."""
+
+    __slots__ = ("_loop", "_seconds", "callback")
+
+    def __init__(self, loop: _Loop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self.callback: Callable[[], None] | None = None
+
+    def start(self, callback: Callable[[], None]) -> None:
+        """Call back once, so many seconds from now."""
+        self.callback = callback
+        self._loop.call_at(time.monotonic() + self._seconds, self)
+
+    def close(self) -> None:
+        """Do not call back."""
+        self.callback = None
+
+
+def _call(who: _Watcher | _Timer) -> None:
+    callback = who.callback
+    if callback is None:
+        return
+    try:
+        callback()
+    except BaseException as error:
+        # One connection's fault must not stop the others.
+        logger.error("a callback failed: %s", type(error).__name__)

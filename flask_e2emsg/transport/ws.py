@@ -1,8 +1,7 @@
 """`GET /api/ws`: one connection's life without its socket, from the hello to the last frame.
 
-Somebody else reads and writes: threads.py with two threads for each connection, on any server, or
-reactor.py for all connections together, under gevent. They give the session each message that has
-come, and ask it what to write and when to ask again.
+evented.py reads and writes: it gives the session each message that has come, and asks it what to
+write and when to ask again.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from flask_e2emsg import user_connected
 from flask_e2emsg.delivery.pump import Pump
 from flask_e2emsg.process import Process
 from flask_e2emsg.transport.evented import Evented
-from flask_e2emsg.transport.threads import Threads
 from flask_e2emsg.transport.ws import Session
 from tests.acceptance import host
 
@@ -93,7 +92,6 @@ def create_app() -> Flask:
     fail_before("decoding", flask_e2emsg.protocol.frames, "decode", named_in)
     fail_before("entries", Pump, "take_entries", lambda self: self.owner.user_id)
     fail_before("writing", Evented, "_write_frames", lambda self, _frames: user_of(self._session))
-    fail_before("writing", Threads, "_write_frames", lambda self, _frames: user_of(self._session))
     fail_before("teardown", Process, "removed", lambda _self, pump: pump.owner.user_id)
     return app
 

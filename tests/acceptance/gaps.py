@@ -21,8 +21,8 @@ from flask_e2emsg.protocol.values import encode_binary
 from flask_e2emsg.store.accounts import MailboxState, Party
 from flask_e2emsg.store.mailbox import Page
 from flask_e2emsg.store.slots import Arrival
-from flask_e2emsg.transport import threads
 from flask_e2emsg.transport.reactor import Task
+from flask_e2emsg.transport.threads import ThreadTask
 
 Attach = Callable[[Pump, Signal, Signal], None]
 
@@ -42,8 +42,7 @@ def nothing() -> None:
 class _Watched:
     """An event that says when somebody who was woken is about to clear it."""
 
-    def __init__(self, event: threading.Event | None = None) -> None:
-        event = event or threading.Event()
+    def __init__(self, event: threading.Event) -> None:
         self.about_to_clear: Callable[[], None] = nothing
         self._clear = event.clear
         self.set = event.set
@@ -96,7 +95,6 @@ class Gaps:
             self._pass("after it has read", owner.user_id)
             return page
 
-        patch.object(threads, "Event", _Watched).start()
         patch.object(Pump, "attach", self._attach_with_gap(Pump.attach)).start()
         patch.object(hub, "add", add_with_gaps).start()
         patch.object(hub, "waiting", waiting_with_gaps).start()
@@ -112,16 +110,14 @@ class Gaps:
     def _attach_with_gap(self, attach: Attach) -> Attach:
         def attach_with_gap(pump: Pump, stirred: Signal, answered: Signal) -> None:
             woken = partial(self._pass, "when it wakes up", pump.owner.user_id)
-            if isinstance(stirred, Task):
-                work = stirred._work
+            assert isinstance(stirred, Task | ThreadTask)
+            work = stirred.work
 
-                def work_with_gap() -> None:
-                    woken()
-                    work()
+            def work_with_gap() -> None:
+                woken()
+                work()
 
-                stirred._work = work_with_gap
-            elif isinstance(stirred, _Watched):
-                stirred.about_to_clear = woken
+            stirred.work = work_with_gap
             attach(pump, stirred, answered)
 
         return attach_with_gap

@@ -62,8 +62,6 @@ def create_app() -> Flask:
         E2EMSG_CHECK_ENVELOPES=False,
         E2EMSG_RATE_LIMIT=None,
     )
-    if "TEST_SOCKET_DRIVER" in os.environ:
-        app.config["E2EMSG_SOCKET_DRIVER"] = os.environ["TEST_SOCKET_DRIVER"]
     app.config.update(_settings_from_environment())
     db.init_app(app)
     jwt.init_app(app)

@@ -28,12 +28,11 @@ from flask_e2emsg.store.accounts import MailboxState
 from flask_e2emsg.store.slots import Arrival
 from flask_e2emsg.transport.evented import Evented
 from flask_e2emsg.transport.handshake import Handover
-from flask_e2emsg.transport.websocket import WebSocket
 from flask_e2emsg.transport.ws import Session
 from tests.acceptance import host
 from tests.acceptance.gaps import Gaps
 
-OURS = (Session, Pump, WebSocket, Evented, Handover)  # what belongs to one connection
+OURS = (Session, Pump, Evented, Handover)  # what belongs to one connection
 FAULTS: dict[str, type[BaseException]] = {
     kind.__name__: kind
     for kind in (RuntimeError, RecursionError, MemoryError, SystemExit, greenlet.GreenletExit)

@@ -22,7 +22,6 @@ from flask_e2emsg.store import database
 from flask_e2emsg.store.database import Database
 from flask_e2emsg.store.mailbox import Append, Appended
 from flask_e2emsg.transport.evented import Evented
-from flask_e2emsg.transport.threads import Threads
 from tests.acceptance import host
 
 BEFORE_BEGIN = "before BEGIN"
@@ -44,8 +43,7 @@ def create_app() -> Flask:
     """The application, configured from the environment."""
     _kill_inside_sqlite()
     _kill_around_commits()
-    _kill_after_writing(Evented)
-    _kill_after_writing(Threads)
+    _kill_after_writing()
     app = host.create_app()
     app.add_url_rule("/die", view_func=arm, methods=["POST"])
     return app
@@ -102,12 +100,12 @@ def _kill_inside_sqlite() -> None:
     patch.object(Database, "write_directly", mortal).start()
 
 
-def _kill_after_writing(driver: Any) -> None:
-    write = driver._write_frames
+def _kill_after_writing() -> None:
+    write = Evented._write_frames
 
-    def mortal(self: object, frames: list[bytes]) -> None:
+    def mortal(self: Evented, frames: list[bytes]) -> None:
         write(self, frames)
         if any(b'"accepted"' in frame for frame in frames):
             die_at(AFTER_ACK)
 
-    driver._write_frames = mortal
+    patch.object(Evented, "_write_frames", mortal).start()

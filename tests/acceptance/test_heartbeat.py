@@ -10,7 +10,7 @@ import psutil
 import pytest
 from websockets.frames import Opcode
 
-from flask_e2emsg.transport.websocket import LINGER_SECONDS
+from flask_e2emsg.transport.evented import LINGER_SECONDS
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import People, Person
 from tests.acceptance.probed_host import PROBED, ask

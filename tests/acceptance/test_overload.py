@@ -9,6 +9,7 @@ import resource
 import statistics
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import psutil
@@ -19,18 +20,20 @@ from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import People, Person
 from tests.acceptance.rest import HANDSHAKE, Header, RawAnswer, raw_get
 from tests.acceptance.swarm import visit
-from tests.servers import GunicornServer, WorkerClass
+from tests.servers import GunicornServer, WorkerClass, wait_until
 
 SERVED = 40  # connections that the server serves at once
 ANSWER_SECONDS = 0.1
 FEW_FILES = 200
+DEADLINE_SECONDS = 20.0
 
 # A number of the host's, and what is found by itself: 90 % of what each kind of worker serves.
 ROOM: dict[str, tuple[WorkerClass, dict[str, object], int]] = {
     "as configured": ("gevent", {"E2EMSG_MAX_CONNECTIONS": 20}, 20),
     "of worker_connections": ("gevent", {}, 36),
-    "of threads": ("gthread", {}, 36),
+    "of worker_connections with threads": ("gthread", {}, 36),
 }
+THREADS = 10
 
 
 @pytest.fixture(params=ROOM)
@@ -52,13 +55,12 @@ def few_files() -> Iterator[None]:
 @pytest.fixture
 def server(hosting: Hosting, room: str) -> Iterator[GunicornServer]:
     worker_class, settings, _ = ROOM[room]
-    connections = 10_000 if worker_class == "gthread" else SERVED
     made = GunicornServer(
         env=hosting.environment("sqlite", **settings),
         log_path=hosting.log_path(),
         worker_class=worker_class,
-        threads=SERVED,
-        config=hosting.configuration(f"worker_connections = {connections}"),
+        threads=THREADS,
+        config=hosting.configuration(f"worker_connections = {SERVED}"),
     )
     with ExitStack() as stack:
         with few_files():
@@ -102,3 +104,27 @@ def test_one_socket_too_many_is_refused_and_requests_are_answered(
     clients[0].round_trip()
     clients.pop().close()
     late.reconnect().round_trip()
+
+
+@pytest.mark.parametrize("room", ["of worker_connections with threads"], indirect=True)
+def test_long_polls_leave_threads_for_other_requests(
+    server: GunicornServer, people: People
+) -> None:
+    alice = people.new("alice").enrol()
+    hello = alice.connect().hello
+    cursor = f"{hello['epoch']}:{hello['head']}"
+    most, asked = THREADS * 9 // 10, THREADS + 2
+    with ThreadPoolExecutor(asked) as pool:
+        polls = [
+            pool.submit(ask, alice, f"/api/sync?wait=12&cursor={cursor}") for _ in range(asked)
+        ]
+        wait_until(
+            lambda: sum(poll.done() for poll in polls) == asked - most,
+            ANSWER_SECONDS * 100,
+            lambda: f"refused are {sum(poll.done() for poll in polls)}",
+        )
+        assert seconds_to_answer(f"{server.url}/") < ANSWER_SECONDS * 10
+        alice.connect().round_trip()
+        alice.clients[0].store(alice.id)
+        statuses = sorted(poll.result(DEADLINE_SECONDS).status for poll in polls)
+        assert statuses == [200] * most + [503] * (asked - most)

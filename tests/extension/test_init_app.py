@@ -143,7 +143,6 @@ WRONG: dict[str, list[object]] = {
     "MAX_FRAME_BYTES": [0, 1023, 16 * 1024 * 1024 + 1, "131072", None],
     "MAX_IN_FLIGHT": [0, -1, "256", None],
     "HEARTBEAT_SECONDS": [0, -1, "25", None, float("nan"), float("inf"), True],
-    "SOCKET_DRIVER": ["", "gevent", "Threads", 0, True],
     "SWEEP_SECONDS": [0, -1, "2", None, float("nan")],
     "WRITE_TIMEOUT_SECONDS": [0, -1, "10", None],
     "RATE_LIMIT": ["nonsense", "1200", "", 1200, "many/minute"],

@@ -299,6 +299,10 @@ class TestLines:
         run_once("gevent.monkey", "--module", "tests.store.greenlets", store_url, env={})
 
 
+def test_a_host_may_close_its_database_in_memory_while_threads_of_ours_use_it() -> None:
+    run_once("tests.store.closing", env={})
+
+
 def waiting(connection: sa.Connection) -> int:
     """How many connections to this database wait for a lock."""
     count = (

@@ -1,24 +1,30 @@
-"""Both ends of a real TCP connection: our `WebSocket`, and a client that judges what it gets."""
+"""Both ends of a real TCP connection: ours, and a client that judges what it gets."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from types import MappingProxyType
-from typing import Self
+from typing import Self, cast
 
 from simple_websocket import Server
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
-from flask_e2emsg.transport.framing import Ended, text_frame
+from flask_e2emsg.delivery.pump import Signal
+from flask_e2emsg.transport.evented import Evented, Reactor
+from flask_e2emsg.transport.framing import text_frame
 from flask_e2emsg.transport.handshake import Handover
-from flask_e2emsg.transport.websocket import WebSocket
+from flask_e2emsg.transport.threads import ThreadReactor
+from flask_e2emsg.transport.ws import Session, Start
 
 DEADLINE_SECONDS = 20.0
 TINY_BUFFER = 8192
@@ -116,47 +122,135 @@ class Peer:
         return int(close.code), close.reason
 
 
-class Echo:
-    """Sends every message back over a `WebSocket`, on a thread of its own."""
+class FakePump:
+    """As much of a pump as a connection asks for."""
 
-    def __init__(self, sock: socket.socket, max_message_bytes: int) -> None:
-        self.websocket = WebSocket(sock, max_message_bytes, write_timeout_seconds=10.0)
-        self._sock = sock
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+    is_full = False
 
-    def join(self) -> None:
-        """Wait until the connection has ended."""
-        self._thread.join(DEADLINE_SECONDS)
-        assert not self._thread.is_alive(), "the echo did not end"
+    def __init__(self) -> None:
+        self.close_code: int | None = None
+        self._stirred: Signal | None = None
 
-    def _run(self) -> None:
-        code = None
-        try:
-            while True:
-                messages = self.websocket.receive()
-                self._send_pongs()
-                self.websocket.send([text_frame(message) for message in messages])
-        except Ended as ended:
-            code = ended.code
-        except OSError:
-            pass
-        if code is not None:
-            with contextlib.suppress(OSError):
-                self._send_pongs()
-            self.websocket.close(code)
-        self.websocket.linger()
-        self._sock.close()
+    def attach(self, stirred: Signal, _answered: Signal) -> None:
+        self._stirred = stirred
+        stirred.set()
 
-    def _send_pongs(self) -> None:
-        self.websocket.send(self.websocket.take_pongs())
+    def close(self, code: int) -> None:
+        """End the connection; the first code stays."""
+        if self.close_code is None:
+            self.close_code = code
+        self.stir()
+
+    def stir(self) -> None:
+        if self._stirred is not None:
+            self._stirred.set()
+
+
+class Talk:
+    """A session of which a test says what it writes, one frame at a time; it keeps what comes."""
+
+    def __init__(self) -> None:
+        self.pump = FakePump()
+        self.due_at = math.inf
+        self.silent_since: float | None = None
+        self.over = threading.Event()
+        self._heard: list[bytes] = []
+        self._has_heard = threading.Condition()
+        self._to_say: deque[bytes] = deque()
+
+    def say(self, frames: Iterable[bytes]) -> None:
+        """Write these, after those that wait."""
+        self._to_say.extend(frames)
+        self.pump.stir()
+
+    def heard(self, count: int) -> list[bytes]:
+        """The messages that have come, once there are so many."""
+        with self._has_heard:
+            came = self._has_heard.wait_for(lambda: len(self._heard) >= count, DEADLINE_SECONDS)
+            assert came, f"{len(self._heard)} messages"
+            return list(self._heard)
+
+    def ended_with(self) -> int | None:
+        """What it was closed with, once it is over."""
+        assert self.over.wait(DEADLINE_SECONDS), "the connection did not end"
+        return self.pump.close_code
+
+    def begin(self, _start: Start) -> None:
+        pass
+
+    def failed(self, _what: str, _error: BaseException) -> None:
+        self.pump.close(1011)
+
+    def handle(self, text: bytes) -> None:
+        with self._has_heard:
+            self._heard.append(text)
+            self._has_heard.notify_all()
+
+    def replies(self) -> list[bytes]:
+        frames = list(self._to_say)
+        self._to_say.clear()
+        return frames
+
+    def due(self, _now: float) -> list[bytes]:
+        frames = [self._to_say.popleft()] if self._to_say else []
+        if self._to_say:
+            self.pump.stir()
+        return frames
+
+    def end_if_due(self, _now: float) -> None:
+        pass
+
+
+class Echo(Talk):
+    """A session that answers every message with itself."""
+
+    def handle(self, text: bytes) -> None:
+        self.say([text_frame(text)])
+
+    def due(self, _now: float) -> list[bytes]:
+        return self.replies()
+
+
+@cache
+def thread_reactor() -> ThreadReactor:
+    """That of all tests of this process, for its threads stay."""
+    return ThreadReactor()
+
+
+def serve(
+    sock: socket.socket,
+    max_message_bytes: int,
+    talk: Talk | None = None,
+    *,
+    write_timeout_seconds: float = DEADLINE_SECONDS,
+    reactor: Reactor | None = None,
+) -> Talk:
+    """Serve a connection, unless told otherwise with threads; `sock` stays the caller's."""
+    talk = talk or Talk()
+    connection = Evented(
+        reactor or thread_reactor(),
+        cast("Session", talk),
+        sock.dup(),
+        b"",
+        max_message_bytes,
+        write_timeout_seconds,
+        talk.over.set,
+        is_ours=True,
+    )
+    connection.start(cast("Start", None))
+    return talk
+
+
+def serve_echo(sock: socket.socket, max_message_bytes: int) -> None:
+    """Serve a connection with an echo, until its end."""
+    serve(sock, max_message_bytes, Echo())
 
 
 class EchoServer:
     """An echo behind an opening handshake, for clients that are whole programs."""
 
     def __init__(
-        self, max_message_bytes: int, serve: Callable[[socket.socket, int], object] = Echo
+        self, max_message_bytes: int, serve: Callable[[socket.socket, int], object] = serve_echo
     ) -> None:
         self._max_message_bytes = max_message_bytes
         self._serve = serve
@@ -190,7 +284,8 @@ class EchoServer:
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
         headers.pop("sec-websocket-extensions", None)
         shake_hands(sock, headers)
-        self._serve(sock, self._max_message_bytes)
+        with sock:
+            self._serve(sock, self._max_message_bytes)
 
 
 HANDSHAKE = {
@@ -221,10 +316,3 @@ def wait_until_full(sock: socket.socket) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while select.select([], [sock], [], 0)[1]:
         assert time.monotonic() < deadline, "the buffers do not fill"
-
-
-def send_in_thread(websocket: WebSocket, frames: Sequence[bytes]) -> threading.Thread:
-    """Write frames on a thread of their own."""
-    thread = threading.Thread(target=websocket.send, args=(list(frames),), daemon=True)
-    thread.start()
-    return thread

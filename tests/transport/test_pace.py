@@ -1,26 +1,21 @@
-"""Buckets and turns, on a clock that only moves when it is told to."""
+"""Buckets, on a clock that only moves when it is told to."""
 
 from __future__ import annotations
 
 import pytest
 
 from flask_e2emsg.transport import pace
-from flask_e2emsg.transport.pace import BYTES_PER_PAUSE, TURN_SECONDS, Bucket, Turn
+from flask_e2emsg.transport.pace import Bucket
 
 
 class Clock:
-    """A monotonic clock, and the pauses that were made on it."""
+    """A monotonic clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.pauses: list[float] = []
 
     def monotonic(self) -> float:
         return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds > 0
-        self.pauses.append(seconds)
 
 
 @pytest.fixture
@@ -55,31 +50,3 @@ def test_who_keeps_to_the_rate_is_never_refused(clock: Clock) -> None:
     for _ in range(1000):
         clock.now += 0.1001
         assert bucket.take()
-
-
-def test_a_turn_ends_after_so_much_work(clock: Clock) -> None:
-    turn = Turn()
-    for _ in range(100):
-        clock.now += TURN_SECONDS / 9.5
-        turn.worked(20)
-    assert len(clock.pauses) == 10
-
-
-def test_a_turn_of_large_frames_is_followed_by_a_longer_pause(clock: Clock) -> None:
-    turn = Turn()
-    for size in (100, 4 * BYTES_PER_PAUSE, 100):
-        clock.now += 1.01 * TURN_SECONDS
-        turn.worked(size)
-    short, long, short_again = clock.pauses
-    assert long == pytest.approx(5 * short)
-    assert short_again == short
-
-
-def test_a_client_that_lets_others_run_is_never_paused(clock: Clock) -> None:
-    turn = Turn()
-    for _ in range(100):
-        clock.now += 1.0
-        turn.begin()
-        clock.now += TURN_SECONDS / 2
-        turn.worked(BYTES_PER_PAUSE)
-    assert clock.pauses == []

@@ -67,7 +67,7 @@ def test_who_asks_while_it_is_done_has_it_done_again_afterwards(reactor: Reactor
 def doorbell(reactor: Reactor) -> Iterator[Doorbell]:
     """Has the loop call somebody once, when it has looked at a socket; returns the bell."""
     ears, bell = socket.socketpair()
-    watcher = reactor.loop.io(ears.fileno(), READABLE)
+    watcher = gevent.get_hub().loop.io(ears.fileno(), READABLE)
 
     def watch(heard: Callable[[], None]) -> Callable[[], None]:
         def hear() -> None:
@@ -199,7 +199,7 @@ def test_the_loop_itself_may_ask(reactor: Reactor) -> None:
     task = Task(reactor, lambda: done.append(1))
     task.set()
     eventually(lambda: done == [1])  # There is an idle worker now.
-    timer = reactor.loop.timer(0.001)
+    timer = reactor.timer(0.001)
     timer.start(task.set)
     eventually(lambda: done == [1, 1])
     timer.close()

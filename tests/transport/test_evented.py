@@ -7,7 +7,6 @@ import random
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 
 import pytest
@@ -19,11 +18,9 @@ from flask_e2emsg.transport.framing import (
     MAX_FRAGMENTS,
     MAX_PONGS,
     REASONS,
-    Ended,
     text_frame,
 )
 from flask_e2emsg.transport.handshake import Handover
-from flask_e2emsg.transport.websocket import WebSocket
 from tests.transport.peers import (
     DEADLINE_SECONDS,
     TINY_BUFFER,
@@ -33,7 +30,7 @@ from tests.transport.peers import (
     digest,
     fragments,
     frame,
-    send_in_thread,
+    serve,
     shake_hands,
     text,
     wait_until_full,
@@ -64,19 +61,15 @@ def tiny_sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
 def echo(sockets: tuple[socket.socket, socket.socket]) -> Iterator[Peer]:
     """The client of an echo whose messages have at most LIMIT bytes."""
     server, client = sockets
-    echo = Echo(server, LIMIT)
+    echo = serve(server, LIMIT, Echo())
     yield Peer(client)
     client.close()
-    echo.join()
+    echo.ended_with()
 
 
 def received(sock: socket.socket, count: int, max_message_bytes: int = LIMIT) -> list[bytes]:
-    """The next `count` messages that a `WebSocket` reads from a socket."""
-    websocket = WebSocket(sock, max_message_bytes, DEADLINE_SECONDS)
-    messages: list[bytes] = []
-    while len(messages) < count:
-        messages += websocket.receive()
-    return messages
+    """The first `count` messages that come."""
+    return serve(sock, max_message_bytes).heard(count)
 
 
 # Writing.
@@ -88,15 +81,11 @@ def test_a_slow_reader_gets_every_frame_whole(
     server, client = tiny_sockets
     dice = random.Random(1)
     sent = [dice.randbytes(30_000).hex().encode() for _ in range(500)]
-    websocket = WebSocket(server, LIMIT, DEADLINE_SECONDS)
-    writer = send_in_thread(websocket, [text_frame(message) for message in sent])
+    serve(server, LIMIT).say(text_frame(message) for message in sent)
     wait_until_full(server)
-    assert writer.is_alive()
     got = Peer(client).read_frames(500, size=5000)
     assert [digest(one.data) for one in got] == [digest(message) for message in sent]
     assert {one.opcode for one in got} == {TEXT}
-    writer.join(DEADLINE_SECONDS)
-    assert not writer.is_alive()
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 200_000])
@@ -105,7 +94,7 @@ def test_a_frame_of_any_length_is_one_that_others_read(
 ) -> None:
     server, client = sockets
     sent = b"x" * size
-    send_in_thread(WebSocket(server, LIMIT, DEADLINE_SECONDS), [text_frame(sent)])
+    serve(server, LIMIT).say([text_frame(sent)])
     [got] = Peer(client).read_frames(1)
     assert (got.opcode, got.fin, got.data) == (TEXT, True, sent)
 
@@ -114,16 +103,9 @@ def test_pings_of_a_slow_reader_are_answered_between_whole_frames(
     tiny_sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     server, client = tiny_sockets
-    websocket = WebSocket(server, LIMIT, DEADLINE_SECONDS)
     sent = [str(number).encode() * 10_000 for number in range(100)]
     pings = [f"ping {number}".encode() for number in range(CONTROL_BURST)]
-    ended = threading.Event()
-    threads = [
-        threading.Thread(target=read_until_ended, args=(websocket,)),
-        threading.Thread(target=write_with_pongs, args=(websocket, sent, ended)),
-    ]
-    for thread in threads:
-        thread.start()
+    serve(server, LIMIT).say(text_frame(message) for message in sent)
     wait_until_full(server)
     peer = Peer(client)
     for payload in pings:
@@ -135,11 +117,6 @@ def test_pings_of_a_slow_reader_are_answered_between_whole_frames(
     # Of several unanswered pings only the newest needs a pong (RFC 6455, 5.5.3).
     assert [payload for payload in pings if payload in pongs_of(peer)] == pongs_of(peer)
     assert count(peer, TEXT) + count(peer, PONG) == len(peer.frames)
-    ended.set()
-    client.close()
-    for thread in threads:
-        thread.join(DEADLINE_SECONDS)
-        assert not thread.is_alive()
 
 
 def count(peer: Peer, opcode: Opcode) -> int:
@@ -150,32 +127,14 @@ def pongs_of(peer: Peer) -> list[bytes]:
     return [bytes(one.data) for one in peer.frames if one.opcode is PONG]
 
 
-def read_until_ended(websocket: WebSocket) -> None:
-    try:
-        while True:
-            websocket.receive()
-    except Ended:
-        pass
-
-
-def write_with_pongs(websocket: WebSocket, messages: list[bytes], ended: threading.Event) -> None:
-    """What the writer of a connection does: pongs first, then what there is."""
-    waiting = deque(messages)
-    while not ended.is_set():
-        pongs = websocket.take_pongs()
-        websocket.send(pongs + [text_frame(waiting.popleft()) for _ in range(bool(waiting))])
-        if not (pongs or waiting):
-            ended.wait(0.01)
-
-
 def test_a_reader_that_takes_nothing_is_cut_at_the_deadline(
     tiny_sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     server, _ = tiny_sockets
-    websocket = WebSocket(server, LIMIT, write_timeout_seconds=0.3)
+    talk = serve(server, LIMIT, write_timeout_seconds=0.3)
     started = time.monotonic()
-    with pytest.raises(OSError, match="timed out"):
-        websocket.send([text_frame(b"x" * 60_000)] * 500)
+    talk.say([text_frame(b"x" * 60_000)] * 500)
+    assert talk.ended_with() == 4480
     assert 0.25 < time.monotonic() - started < 5
 
 
@@ -184,11 +143,10 @@ def test_a_reader_that_keeps_taking_a_little_is_not_cut(
 ) -> None:
     server, client = tiny_sockets
     sent, pace, taken = text_frame(b"x" * 130_000), threading.Event(), bytearray()
-    writer = send_in_thread(WebSocket(server, LIMIT, write_timeout_seconds=0.3), [sent])
+    serve(server, LIMIT, write_timeout_seconds=0.3).say([sent])
     while len(taken) < len(sent):
         taken += client.recv(2000)
         pace.wait(0.02)
-    writer.join(DEADLINE_SECONDS)
     assert digest(taken) == digest(sent)
 
 
@@ -196,10 +154,10 @@ def test_reading_goes_on_while_nothing_comes_for_longer_than_a_write_may_take(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     server, client = sockets
-    websocket = WebSocket(server, LIMIT, write_timeout_seconds=0.05)
+    talk = serve(server, LIMIT, write_timeout_seconds=0.05)
     late = threading.Timer(0.3, client.sendall, [text("late")])
     late.start()
-    assert websocket.receive() == [b"late"]
+    assert talk.heard(1) == [b"late"]
     late.join()
 
 
@@ -217,12 +175,10 @@ def test_several_messages_that_come_together_are_several_messages(
 def test_a_message_may_come_byte_by_byte(sockets: tuple[socket.socket, socket.socket]) -> None:
     server, client = sockets
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    websocket = WebSocket(server, LIMIT, DEADLINE_SECONDS)
-    messages: list[bytes] = []
+    talk = serve(server, LIMIT)
     for byte in text("slow é"):
         client.sendall(bytes([byte]))
-        messages += websocket.receive()
-    assert messages == ["slow é".encode()]
+    assert talk.heard(1) == ["slow é".encode()]
 
 
 def test_a_character_may_be_split_over_fragments(
@@ -262,9 +218,7 @@ def test_messages_before_the_end_are_not_lost_when_they_come_with_it(
 def test_a_peer_that_is_gone_leaves_no_code(sockets: tuple[socket.socket, socket.socket]) -> None:
     server, client = sockets
     client.close()
-    with pytest.raises(Ended) as ended:
-        WebSocket(server, LIMIT, DEADLINE_SECONDS).receive()
-    assert ended.value.code is None
+    assert serve(server, LIMIT).ended_with() == 1006
 
 
 def test_a_message_may_come_in_as_many_fragments_as_are_allowed(
@@ -279,13 +233,12 @@ def test_of_many_pings_at_once_only_the_newest_are_answered(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     server, client = sockets
-    websocket = WebSocket(server, LIMIT, DEADLINE_SECONDS)
     pings = [str(number).encode() for number in range(CONTROL_BURST)]
-    client.sendall(b"".join(frame(PING, payload) for payload in pings) + text("after"))
-    while not websocket.receive():
-        pass
-    newest = pings[-MAX_PONGS:]
-    assert websocket.take_pongs() == [Frame(PONG, one).serialize(mask=False) for one in newest]
+    client.sendall(b"".join(frame(PING, payload) for payload in pings))
+    serve(server, LIMIT)
+    peer = Peer(client)
+    peer.read_frames(MAX_PONGS)
+    assert pongs_of(peer) == pings[-MAX_PONGS:]
 
 
 # Closing.
@@ -367,7 +320,7 @@ def test_a_declared_length_beyond_the_limit_is_refused_before_its_bytes_come(ech
 @pytest.mark.parametrize("code", [*REASONS, 4999])
 def test_a_reason_is_a_fixed_word(sockets: tuple[socket.socket, socket.socket], code: int) -> None:
     server, client = sockets
-    WebSocket(server, LIMIT, DEADLINE_SECONDS).close(code)
+    serve(server, LIMIT).pump.close(code)
     assert Peer(client).close_frame() == (code, REASONS.get(code, ""))
 
 
@@ -375,21 +328,11 @@ def test_a_peer_that_goes_on_sending_is_not_reset_before_it_can_read_the_close_f
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
     server, client = sockets
-    echo = Echo(server, LIMIT)
+    echo = serve(server, LIMIT, Echo())
     client.sendall(text(b"x" * (LIMIT + 1)) + b"y" * 5_000_000)
     client.shutdown(socket.SHUT_WR)
     assert Peer(client).close_frame()[0] == 1009
-    echo.join()
-
-
-def test_an_abort_ends_a_read_that_waits(sockets: tuple[socket.socket, socket.socket]) -> None:
-    server, _ = sockets
-    websocket = WebSocket(server, LIMIT, DEADLINE_SECONDS)
-    reader = threading.Thread(target=read_until_ended, args=(websocket,), daemon=True)
-    reader.start()
-    websocket.abort()
-    reader.join(DEADLINE_SECONDS)
-    assert not reader.is_alive()
+    assert echo.ended_with() == 1009
 
 
 # Taking over from simple-websocket.
@@ -436,7 +379,7 @@ def test_after_the_handshake_simple_websocket_has_let_go(
     with pytest.raises(simple_websocket.ConnectionClosed):
         upgraded.close()
     answer_to_handshake(client)
-    WebSocket(server, LIMIT, DEADLINE_SECONDS).send([text_frame(b"ours now")])
+    serve(server, LIMIT).say([text_frame(b"ours now")])
     assert Peer(client).read_frames(1)[0].data == b"ours now"
 
 
