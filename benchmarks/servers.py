@@ -26,7 +26,7 @@ from .results import Failed
 REPOSITORY = Path(__file__).parent.parent
 FOREIGN_SETTINGS = ("E2EMSG_", "FLASK_", "GUNICORN_", "JWT_", "SQLALCHEMY_", "WEB_CONCURRENCY")
 
-THREADS = "700"
+THREADS = "32"
 
 Start = Callable[[str, str, int], "subprocess.Popen[bytes]"]  # database URL, secret, port
 

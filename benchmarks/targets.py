@@ -139,7 +139,7 @@ TARGETS = (
     ),
     Target(
         "idle connection, with threads",
-        _figure("idle-threads", THREADS, "kib"),
+        _figure("idle-5000", THREADS, "kib"),
         40,
         None,
         "KiB",

@@ -191,8 +191,7 @@ WORKLOADS = (
         is_quick=True,
     ),
     Workload("idle-1000", "1,000 idle connections", "", FEW, run=_idle(1000), is_quick=True),
-    Workload("idle-5000", "5,000 idle connections", "", FEW, run=_idle(5000)),
-    Workload("idle-threads", "500 idle connections, threads", "", (THREADS,), run=_idle(500)),
+    Workload("idle-5000", "5,000 idle connections", "", (*FEW, THREADS), run=_idle(5000)),
     *(
         Workload(
             f"beside-{idle}",
