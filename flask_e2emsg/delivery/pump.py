@@ -50,6 +50,18 @@ class Signal(Protocol):
         """Let it be known."""
 
 
+class _Nobody:
+    """Somebody who does not look."""
+
+    __slots__ = ()
+
+    def set(self) -> None:
+        pass
+
+
+NOBODY = _Nobody()
+
+
 class Pump:
     """The cursor of one live connection.
 
@@ -126,6 +138,10 @@ class Pump:
         self.stirred, self.answered = stirred, answered
         stirred.set()
         answered.set()
+
+    def detach(self) -> None:
+        """Nobody reads or writes the connection any more."""
+        self.stirred = self.answered = NOBODY
 
     def start(self, after: int, head: int, max_in_flight: int) -> None:
         """Begin after a position; what lies between it and `head` is the backlog."""

@@ -34,6 +34,9 @@ class Task(Protocol):
     def set(self) -> None:
         """Ask for it. Never waits."""
 
+    def cancel(self) -> None:
+        """Never do it again, and let go of what it would be done with."""
+
 
 class Timer(Protocol):
     """What calls back once, when a time has come."""
@@ -188,7 +191,10 @@ class Evented:
         self._writing.set()
 
     def _read(self) -> None:
-        if self._is_over or self._is_saying_goodbye:
+        if self._is_over:
+            self._let_go()
+            return
+        if self._is_saying_goodbye:
             self._discard()
             return
         try:
@@ -266,8 +272,6 @@ class Evented:
 
         Closing on unread bytes resets the connection, and the peer may lose our close frame.
         """
-        if self._is_over:
-            return
         try:
             with self._lock:
                 data = self._sock.recv(RECEIVE_BYTES)
@@ -366,3 +370,11 @@ class Evented:
                 else:
                     self._sock.shutdown(socket.SHUT_RDWR)
         self._on_end()
+        self._reading.set()
+
+    def _let_go(self) -> None:
+        """Break every cycle that we are part of: thousands of us may wait for no collector."""
+        self._pump.detach()
+        self._reading.cancel()
+        self._writing.cancel()
+        self._decoder.close()

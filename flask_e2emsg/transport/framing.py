@@ -1,8 +1,9 @@
 """The frames of a WebSocket without the socket (RFC 6455): bytes in, messages out.
 
-What nearly all frames are, a whole text message in one masked frame, is read here. Everything else
-goes to `websockets`, whole frame by whole frame, and so does whatever breaks the rules: that
-library decides what is wrong with it. A connection that never needs the library has none of it.
+What nearly all frames are, a whole text message in one masked frame, is read here, and so are the
+answers to our pings. Everything else goes to `websockets`, whole frame by whole frame, and so does
+whatever breaks the rules: that library decides what is wrong with it. A connection that never needs
+the library has none of it.
 
 Guarantees: a message is limited in bytes while it arrives; control frames and fragments are limited
 in number; close reasons are fixed words.
@@ -26,12 +27,14 @@ except ImportError:  # No wheel of it was compiled for this platform.
 MAX_PONGS = 16
 CONTROL_BURST = 64
 CONTROL_PER_SECOND = 10.0  # pings and pongs
+MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
 MAX_FRAGMENTS = 64  # of one message
 RECEIVE_BYTES = 8192  # all frames in them are parsed at once, while everybody else waits
 FEW_BYTES = 512  # the same, of a client that sends many small frames which cost much
 MANY_ODD_FRAMES = 8  # in so few bytes
 
 _WHOLE_TEXT = 0x81
+_PONG = 0x8A
 _FIN = 0x80
 _FRAGMENTS = (0x00, 0x01, 0x02)  # opcodes of which messages are made
 _MASKED = 0x80  # beside the length; frames of a client always are
@@ -77,16 +80,19 @@ class Decoder:
 
     Attributes:
         appetite: how many bytes to give it next.
+        has_ended: whether nothing that comes is read any more.
     """
 
     __slots__ = (
-        "_ended",
+        "_close_code",
+        "_control",
         "_is_fragmented",
         "_max_bytes",
         "_odd",
         "_odd_frames",
         "_rest",
         "appetite",
+        "has_ended",
     )
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -96,12 +102,9 @@ class Decoder:
         self._rest = b""  # less than a frame
         self._odd: _OddFrames | None = None
         self._is_fragmented = False  # the message that is under way
-        self._ended: Ended | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing that comes is read any more."""
-        return self._ended is not None
+        self._control: Bucket | None = None
+        self.has_ended = False
+        self._close_code: int | None = None  # why it has ended
 
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that are complete now, as valid UTF-8; no data is the end of the stream.
@@ -111,17 +114,23 @@ class Decoder:
                 if it came with it: then the next call raises this.
         """
         messages: list[bytes] = []
-        if self._ended is None:
+        if not self.has_ended:
             self._odd_frames = 0
             try:
                 self._take(data, messages)
             except Ended as ended:
-                self._ended = ended
+                # Kept, it would keep us, through its traceback.
+                self.has_ended, self._close_code = True, ended.code
             is_costly = self._odd_frames >= MANY_ODD_FRAMES * max(1, len(data) // FEW_BYTES)
             self.appetite = FEW_BYTES if is_costly else RECEIVE_BYTES
-        if self._ended is not None and not messages:
-            raise self._ended
+        if self.has_ended and not messages:
+            raise Ended(self._close_code)
         return messages
+
+    def close(self) -> None:
+        """Forget what is unfinished: it is memory that otherwise only the collector finds."""
+        if self._odd is not None:
+            self._odd.close()
 
     @property
     def has_pongs(self) -> bool:
@@ -156,6 +165,9 @@ class Decoder:
                 break
             if first == _WHOLE_TEXT and not self._is_fragmented:
                 messages.append(_valid(apply_mask(data[start:end], data[start - 4 : start])))
+            elif first == _PONG and length <= MAX_CONTROL_BYTES:
+                if not self._control_frames().take():
+                    raise Ended(4429)
             else:
                 self._take_odd(data[at:end], messages)
             at = end
@@ -163,26 +175,35 @@ class Decoder:
 
     def _take_odd(self, frame: bytes, messages: list[bytes]) -> None:
         if self._odd is None:
-            self._odd = _OddFrames(self._max_bytes)
+            self._odd = _OddFrames(self._max_bytes, self._control_frames())
         self._odd_frames += 1
         self._odd.take(frame, messages)
         if frame[0] & 0x0F in _FRAGMENTS:
             self._is_fragmented = not frame[0] & _FIN
 
+    def _control_frames(self) -> Bucket:
+        if self._control is None:
+            self._control = Bucket(CONTROL_BURST, CONTROL_PER_SECOND)
+        return self._control
+
 
 class _OddFrames:
     """Control frames, fragments, and what is wrong: the library's part."""
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, control: Bucket) -> None:
         self._protocol = Protocol(Side.SERVER, max_size=max_message_bytes, logger=_silent)
         self._parts: list[bytes] = []
-        self._control = Bucket(CONTROL_BURST, CONTROL_PER_SECOND)
+        self._control = control
         # Only the newest ping must be answered (RFC 6455, 5.5.3).
         self._pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
 
     @property
     def has_pongs(self) -> bool:
         return bool(self._pongs)
+
+    def close(self) -> None:
+        # Its parser, and the error that it may have ended with, hold what holds them.
+        vars(self._protocol).clear()
 
     def take_pongs(self) -> list[bytes]:
         return [self._pongs.popleft() for _ in range(len(self._pongs))]

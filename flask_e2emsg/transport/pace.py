@@ -14,6 +14,8 @@ TURN_SECONDS = 0.001  # of work; a frame that was begun is finished
 class Bucket:
     """So many at once, so many a second in the long run, on the monotonic clock."""
 
+    __slots__ = ("_burst", "_filled_at", "_left", "_per_second")
+
     def __init__(self, burst: int, per_second: float) -> None:
         self._burst = burst
         self._per_second = per_second

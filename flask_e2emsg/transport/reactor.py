@@ -137,6 +137,10 @@ class Task:
             if not self._is_running:
                 self._reactor.enqueue(self)
 
+    def cancel(self) -> None:
+        """Never do it again, and let go of what it would be done with."""
+        self.work = _nothing
+
     def run(self) -> None:
         """Do it now."""
         self._is_asked, self._is_running = False, True
@@ -149,3 +153,7 @@ class Task:
             self._is_running = False
             if self._is_asked:
                 self._reactor.enqueue(self)
+
+
+def _nothing() -> None:
+    pass

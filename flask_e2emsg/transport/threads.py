@@ -153,6 +153,10 @@ class ThreadTask:
         if not self.is_asked:
             self._reactor.ask(self)
 
+    def cancel(self) -> None:
+        """Never do it again, and let go of what it would be done with."""
+        self.work = _nothing
+
 
 class _Loop:
     """The thread that waits for all sockets, and for the next time that is due.
@@ -293,3 +297,7 @@ def _call(who: _Watcher | _Timer) -> None:
     except BaseException as error:
         # One connection's fault must not stop the others.
         logger.error("a callback failed: %s", type(error).__name__)
+
+
+def _nothing() -> None:
+    pass

@@ -18,6 +18,7 @@ import gevent
 import greenlet
 import psutil
 from flask import Flask, Response, current_app, jsonify, request
+from websockets.protocol import Protocol
 
 from flask_e2emsg.delivery.hub import Hub
 from flask_e2emsg.delivery.pump import Pump
@@ -32,7 +33,7 @@ from flask_e2emsg.transport.ws import Session
 from tests.acceptance import host
 from tests.acceptance.gaps import Gaps
 
-OURS = (Session, Pump, Evented, Handover)  # what belongs to one connection
+OURS = (Session, Pump, Evented, Handover, Protocol)  # what belongs to one connection
 FAULTS: dict[str, type[BaseException]] = {
     kind.__name__: kind
     for kind in (RuntimeError, RecursionError, MemoryError, SystemExit, greenlet.GreenletExit)
@@ -44,6 +45,8 @@ def create_app() -> Flask:
     app = host.create_app()
     host.e2emsg.authorize_send = _raise_what_was_ordered
     app.add_url_rule("/inside", view_func=counts)
+    app.add_url_rule("/inside/collector", view_func=collector, methods=["POST"])
+    app.add_url_rule("/inside/collections", view_func=collections, methods=["POST"])
     app.add_url_rule("/inside/fail", view_func=fail, methods=["POST"])
     app.add_url_rule("/inside/drain", view_func=drain, methods=["POST"])
     app.add_url_rule("/inside/publishing", view_func=publishing)
@@ -54,7 +57,9 @@ def create_app() -> Flask:
 
 def counts() -> Response:
     """What is alive in this worker: our objects by class, greenlets, timers, descriptors."""
-    gc.collect()
+    if gc.isenabled():
+        gc.collect()
+    gc.unfreeze()  # What was set aside is not among the objects that there are.
     objects = gc.get_objects()
     # By type(), not isinstance(): a proxy of Flask's or Werkzeug's would look for its context.
     kinds = Counter(type(one) for one in objects)
@@ -69,6 +74,30 @@ def counts() -> Response:
         descriptors=process.num_fds(),
         memory=process.memory_info().rss,
     )
+
+
+def collector() -> Response:
+    """`{"is_on"}`: whether garbage is collected from now on, also before it is counted."""
+    if request.get_json()["is_on"]:
+        gc.enable()
+    else:
+        gc.disable()
+    return jsonify(is_on=gc.isenabled())
+
+
+def collections() -> Response:
+    """`{"count"}`: collect the oldest generation so often; how many objects outlived each."""
+    outlived: list[int] = []
+
+    def note(phase: str, _info: Mapping[str, int]) -> None:
+        if phase == "stop":
+            outlived.append(len(gc.get_objects(generation=2)))
+
+    gc.callbacks.insert(0, note)  # Before somebody sets them aside.
+    for _ in range(request.get_json()["count"]):
+        gc.collect()
+    gc.callbacks.remove(note)
+    return jsonify(outlived=outlived)
 
 
 def fail() -> Response:

@@ -135,6 +135,10 @@ class FakePump:
         self._stirred = stirred
         stirred.set()
 
+    def detach(self) -> None:
+        """Nobody reads or writes the connection any more."""
+        self._stirred = None
+
     def close(self, code: int) -> None:
         """End the connection; the first code stays."""
         if self.close_code is None:

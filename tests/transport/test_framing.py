@@ -1,10 +1,16 @@
-"""How much of what a client sends is taken at once."""
+"""How much of what a client sends is taken at once, and what is kept of it."""
 
 from __future__ import annotations
 
 import pytest
 
-from flask_e2emsg.transport.framing import FEW_BYTES, RECEIVE_BYTES, Decoder
+from flask_e2emsg.transport.framing import (
+    CONTROL_BURST,
+    FEW_BYTES,
+    RECEIVE_BYTES,
+    Decoder,
+    Ended,
+)
 from tests.transport.peers import frame
 
 WHOLE = frame(1, b'{"type":"ping"}')
@@ -36,3 +42,20 @@ def test_when_it_stops_much_is_taken_again() -> None:
 def test_of_all_others_much_is_taken(unit: bytes) -> None:
     decoder = Decoder(100_000)
     assert [fed(decoder, unit) for _ in range(3)] == [RECEIVE_BYTES] * 3
+
+
+def test_answers_to_pings_are_counted_together_with_pings() -> None:
+    decoder = Decoder(100_000)
+    assert decoder.feed((frame(10, b"!") + frame(9)) * (CONTROL_BURST // 2)) == []
+    with pytest.raises(Ended) as ended:
+        decoder.feed(frame(10))
+    assert ended.value.code == 4429
+
+
+@pytest.mark.parametrize(
+    "unit", [frame(10, b"x" * 126), frame(10, fin=False), frame(10, reserved=1)]
+)
+def test_answers_to_pings_that_break_the_rules_end_the_connection(unit: bytes) -> None:
+    with pytest.raises(Ended) as ended:
+        Decoder(100_000).feed(unit)
+    assert ended.value.code == 1002
