@@ -6,11 +6,12 @@ Put that line first in a `gunicorn.conf.py`; what follows it overrides. A host w
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 import time
 from typing import Any
+
+from .collector import set_aside_what_lives
 
 __all__ = [
     "access_log_format",
@@ -61,9 +62,7 @@ def prepare_worker(worker: Any) -> None:
     _warn(worker, state)
     _make_room(worker, state)
     _outlast_sockets(worker, state)
-    # What an app has loaded stays: the collector need not look through it again and again.
-    gc.collect()
-    gc.freeze()
+    set_aside_what_lives()
     threading.Thread(target=_watch, args=(worker, state), name="e2emsg-drain").start()
 
 

@@ -4,6 +4,7 @@ real browser.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,15 @@ def postgres() -> Iterator[PostgresServer]:
     lazy = PostgresServer()
     yield lazy
     lazy.stop()
+
+
+@pytest.fixture
+def collector_as_before() -> Iterator[None]:
+    """What a test has told Python's collector of garbage is over with it."""
+    before = list(gc.callbacks)
+    yield
+    gc.callbacks[:] = before
+    gc.unfreeze()
 
 
 @pytest.fixture(params=DATABASES)

@@ -17,6 +17,8 @@ from flask_e2emsg.gunicorn import prepare_worker
 from tests.delivery.fakes import pump
 from tests.extension.apps import prepared_app, with_messaging
 
+pytestmark = pytest.mark.usefixtures("collector_as_before")
+
 ENDED_SECONDS = 10.0
 
 
