@@ -34,6 +34,9 @@ class Task(Protocol):
     def set(self) -> None:
         """Ask for it. Never waits."""
 
+    def set_after_others(self) -> None:
+        """Ask for it, when it has just had its turn and others have not."""
+
     def cancel(self) -> None:
         """Never do it again, and let go of what it would be done with."""
 
@@ -94,6 +97,7 @@ class Evented:
         "_decoder",
         "_early",
         "_end_at",
+        "_has_had_its_turn",
         "_is_ours",
         "_is_over",
         "_is_saying_goodbye",
@@ -135,6 +139,7 @@ class Evented:
         self._early = early
         self._arrived: bytes | None = None  # nothing at all, where the client is gone
         self._texts: list[bytes] = []  # they wait for their turn, or until answers are taken
+        self._has_had_its_turn = False  # and the next one will come
         self._rest: memoryview | None = None  # what the client does not take yet
         self._write_timeout = write_timeout_seconds
         self._end_at = math.inf  # on the monotonic clock; unless bytes go out, or all is said
@@ -164,7 +169,7 @@ class Evented:
 
     def set(self) -> None:
         """The client may have room for another request."""
-        if self._texts:
+        if self._texts and not self._has_had_its_turn:
             self._reading.set()
 
     def _can_read(self) -> None:
@@ -208,13 +213,15 @@ class Evented:
             self._session.failed("reading", error)
 
     def _read_and_handle(self) -> None:
+        self._has_had_its_turn = False
         texts = self._texts or self._decoder.feed(self._receive())
         self._session.silent_since = None
         self._texts = texts[self._handle_some(texts) :]
         if not self._texts:
             self._listen()
         elif not self._pump.is_full and self._pump.close_code is None:
-            self._reading.set()  # After everybody else who is waiting.
+            self._has_had_its_turn = True
+            self._reading.set_after_others()
         if self._decoder.has_pongs:
             self._writing.set()
 

@@ -24,6 +24,7 @@ FEW_WORKERS = 8
 MOST_WORKERS = 128
 STALL_SECONDS = 0.01  # in which no task ends although some wait: then one more thread helps
 IDLE_SECONDS = 60.0
+PAUSE_SECONDS = 0.001
 BELL_BYTES = 4096
 
 
@@ -153,6 +154,13 @@ class ThreadTask:
         if not self.is_asked:
             self._reactor.ask(self)
 
+    def set_after_others(self) -> None:
+        """Ask for it, when it has just had its turn: after a pause.
+
+        There may be nobody else in the queue, but threads that want Python's lock.
+        """
+        self._reactor.timer(PAUSE_SECONDS).start(self.set)
+
     def cancel(self) -> None:
         """Never do it again, and let go of what it would be done with."""
         self.work = _nothing
@@ -215,7 +223,10 @@ class _Loop:
             with self._lock:
                 wakes_at = self._wakes_at = self._timers[0][0] if self._timers else math.inf
             seconds = None if wakes_at == math.inf else max(wakes_at - time.monotonic(), 0.0)
-            ready = self._selector.select(seconds)
+            try:
+                ready = self._selector.select(seconds)
+            except OSError:
+                continue  # A socket was closed since; by now it is forgotten.
             self._wakes_at = -math.inf
             for key, events in ready:
                 if key.fileobj is self._ear:

@@ -18,6 +18,7 @@ import gevent
 import greenlet
 import psutil
 from flask import Flask, Response, current_app, jsonify, request
+from gevent.monkey import is_module_patched
 from websockets.protocol import Protocol
 
 from flask_e2emsg.delivery.hub import Hub
@@ -56,7 +57,7 @@ def create_app() -> Flask:
 
 
 def counts() -> Response:
-    """What is alive in this worker: our objects by class, greenlets, timers, descriptors."""
+    """What is alive in this worker: our objects by class, long polls, greenlets, timers, files."""
     if gc.isenabled():
         gc.collect()
     gc.unfreeze()  # What was set aside is not among the objects that there are.
@@ -70,7 +71,8 @@ def counts() -> Response:
         objects={kind.__name__: kinds[kind] for kind in OURS},
         greenlets=sum(1 for one in greenlets if not one.dead),
         threads=sorted(one.name for one in threading.enumerate()),
-        watchers=gevent.get_hub().loop.activecnt,
+        waiting=sum(len(events) for events in _hub()._waiters.values()),
+        watchers=gevent.get_hub().loop.activecnt if is_module_patched("socket") else 0,
         descriptors=process.num_fds(),
         memory=process.memory_info().rss,
     )
