@@ -125,9 +125,13 @@ class TestWithTls:
     def server(
         self, hosting: Hosting, tmp_path: Path, worker_class: WorkerClass
     ) -> Iterator[TlsServer]:
-        env, log_path = hosting.environment("sqlite"), hosting.log_path()
         with TlsServer(
-            tmp_path, env=env, log_path=log_path, worker_class=worker_class, threads=FEW_THREADS
+            tmp_path,
+            env=hosting.environment("sqlite"),
+            log_path=hosting.log_path(),
+            config=hosting.configuration("keepalive = 20"),  # also for the first request
+            worker_class=worker_class,
+            threads=FEW_THREADS,
         ) as running:
             yield running
 
