@@ -23,12 +23,12 @@ OURS = (
     "flask_e2emsg.committer",
     "flask_e2emsg.cooperation",
     "flask_e2emsg.durability",
+    "flask_e2emsg.greenlets",
     "flask_e2emsg.http",
     "flask_e2emsg.process",
-    "flask_e2emsg.reactor",
-    "flask_e2emsg.threads",
     "flask_e2emsg.recheck",
     "flask_e2emsg.sockets",
+    "flask_e2emsg.threads",
     "flask_e2emsg.ws",
 )
 

@@ -14,11 +14,12 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from ..delivery.thread import quick_lock
 from .framing import RECEIVE_BYTES, Decoder, Ended, close_frame
 from .pace import TURN_SECONDS
+from .reactor import Reactor, Timer, Watcher
 from .ws import Session, Start
 
 KERNEL_BYTES = 262144  # of a client that does not read, or does not wait for answers, per direction
@@ -26,56 +27,6 @@ LINGER_SECONDS = 1.0
 LINGER_BYTES = 8 * 1024 * 1024
 # What a socket that does not wait says in the place of waiting; one with TLS has words of its own.
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-
-class Task(Protocol):
-    """Something that is done soon after it was asked for, never twice at a time."""
-
-    def set(self) -> None:
-        """Ask for it. Never waits."""
-
-    def set_after_others(self) -> None:
-        """Ask for it, when it has just had its turn and others have not."""
-
-    def cancel(self) -> None:
-        """Never do it again, and let go of what it would be done with."""
-
-
-class Timer(Protocol):
-    """What calls back once, when a time has come."""
-
-    def start(self, callback: Callable[[], None], /) -> None:
-        """Call back from now on."""
-
-    def close(self) -> None:
-        """Call back no more."""
-
-
-class Watcher(Timer, Protocol):
-    """What calls back as long as a socket is ready."""
-
-    @property
-    def active(self) -> bool:
-        """Whether it was started, and not stopped."""
-
-    def stop(self) -> None:
-        """Call back no more until it is started again."""
-
-
-class Reactor(Protocol):
-    """The loop, and those who do the tasks."""
-
-    def task(self, work: Callable[[], None]) -> Task:
-        """Something that will be done when it is asked for."""
-
-    def reader(self, descriptor: int) -> Watcher:
-        """What tells when a socket can be read."""
-
-    def writer(self, descriptor: int) -> Watcher:
-        """What tells when a socket can be written."""
-
-    def timer(self, seconds: float) -> Timer:
-        """What tells that the time is over."""
 
 
 def set_options(sock: socket.socket) -> None:

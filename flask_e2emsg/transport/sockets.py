@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from ..config import Settings
 from .evented import Evented
+from .greenlets import GreenletReactor
 from .reactor import Reactor
 from .threads import ThreadReactor
 from .ws import Session, Start
@@ -29,7 +30,7 @@ class Sockets:
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.max_frame_bytes, settings.write_timeout_seconds
         self._lock = threading.Lock()
-        self._on_gevent: Reactor | None = None
+        self._on_gevent: GreenletReactor | None = None
         self._on_threads: ThreadReactor | None = None
 
     def serve(
@@ -44,7 +45,7 @@ class Sockets:
     ) -> bool:
         """Serve an upgraded connection, until its end or beyond the end of its request.
 
-        `may_keep`: whether its server lets go of a socket that was taken away.
+        `may_keep`: whether its server lets the socket outlive the request.
 
         Whether it goes on: then `on_end` is called at its end, and the socket is no longer the
         server's.
@@ -60,11 +61,11 @@ class Sockets:
         over.wait()
         return False
 
-    def _reactor(self, sock: socket.socket) -> Reactor | ThreadReactor:
+    def _reactor(self, sock: socket.socket) -> Reactor:
         with self._lock:
             if _is_of_gevent(sock):
                 if self._on_gevent is None:
-                    self._on_gevent = Reactor()
+                    self._on_gevent = GreenletReactor()
                     logger.info("sockets are served on gevent's loop")
                 return self._on_gevent
             if self._on_threads is None:

@@ -21,7 +21,7 @@ from flask_e2emsg.protocol.values import encode_binary
 from flask_e2emsg.store.accounts import MailboxState, Party
 from flask_e2emsg.store.mailbox import Page
 from flask_e2emsg.store.slots import Arrival
-from flask_e2emsg.transport.reactor import Task
+from flask_e2emsg.transport.greenlets import GreenletTask
 from flask_e2emsg.transport.threads import ThreadTask
 
 Attach = Callable[[Pump, Signal, Signal], None]
@@ -110,7 +110,7 @@ class Gaps:
     def _attach_with_gap(self, attach: Attach) -> Attach:
         def attach_with_gap(pump: Pump, stirred: Signal, answered: Signal) -> None:
             woken = partial(self._pass, "when it wakes up", pump.owner.user_id)
-            assert isinstance(stirred, Task | ThreadTask)
+            assert isinstance(stirred, GreenletTask | ThreadTask)
             work = stirred.work
 
             def work_with_gap() -> None:

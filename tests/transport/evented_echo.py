@@ -10,13 +10,13 @@ import socket
 import sys
 import threading
 
-from flask_e2emsg.transport.reactor import Reactor
+from flask_e2emsg.transport.greenlets import GreenletReactor
 from tests.transport.peers import Echo, EchoServer, serve
 
 
 def main(max_message_bytes: int) -> None:
     """Serve until terminated."""
-    reactor = Reactor()
+    reactor = GreenletReactor()
 
     def greet(sock: socket.socket, limit: int) -> None:
         serve(sock, limit, Echo(), reactor=reactor)

@@ -20,9 +20,10 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from flask_e2emsg.delivery.pump import Signal
-from flask_e2emsg.transport.evented import Evented, Reactor
+from flask_e2emsg.transport.evented import Evented
 from flask_e2emsg.transport.framing import text_frame
 from flask_e2emsg.transport.handshake import Handover
+from flask_e2emsg.transport.reactor import Reactor
 from flask_e2emsg.transport.threads import ThreadReactor
 from flask_e2emsg.transport.ws import Session, Start
 

@@ -11,7 +11,7 @@ import gevent
 import gevent.event
 import pytest
 
-from flask_e2emsg.transport.reactor import IDLE_WORKERS, Reactor, Task
+from flask_e2emsg.transport.greenlets import IDLE_WORKERS, GreenletReactor, GreenletTask
 
 DEADLINE_SECONDS = 10.0
 READABLE = 1
@@ -19,8 +19,8 @@ Doorbell = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 @pytest.fixture
-def reactor() -> Reactor:
-    return Reactor()
+def reactor() -> GreenletReactor:
+    return GreenletReactor()
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -29,9 +29,9 @@ def eventually(condition: Callable[[], bool]) -> None:
             gevent.sleep(0.001)
 
 
-def test_a_task_is_done_once_for_all_who_ask_before_it_begins(reactor: Reactor) -> None:
+def test_a_task_is_done_once_for_all_who_ask_before_it_begins(reactor: GreenletReactor) -> None:
     done: list[int] = []
-    task = Task(reactor, lambda: done.append(1))
+    task = GreenletTask(reactor, lambda: done.append(1))
     for _ in range(5):
         task.set()
     assert done == []  # Nobody who asks does it.
@@ -40,7 +40,7 @@ def test_a_task_is_done_once_for_all_who_ask_before_it_begins(reactor: Reactor) 
     eventually(lambda: done == [1, 1])
 
 
-def test_who_asks_while_it_is_done_has_it_done_again_afterwards(reactor: Reactor) -> None:
+def test_who_asks_while_it_is_done_has_it_done_again_afterwards(reactor: GreenletReactor) -> None:
     go_on, running, most = gevent.event.Event(), [0], [0]
     times = [0]
 
@@ -51,7 +51,7 @@ def test_who_asks_while_it_is_done_has_it_done_again_afterwards(reactor: Reactor
         go_on.wait()
         running[0] -= 1
 
-    task = Task(reactor, work)
+    task = GreenletTask(reactor, work)
     task.set()
     eventually(lambda: running == [1])
     for _ in range(3):
@@ -64,7 +64,7 @@ def test_who_asks_while_it_is_done_has_it_done_again_afterwards(reactor: Reactor
 
 
 @pytest.fixture
-def doorbell(reactor: Reactor) -> Iterator[Doorbell]:
+def doorbell(reactor: GreenletReactor) -> Iterator[Doorbell]:
     """Has the loop call somebody once, when it has looked at a socket; returns the bell."""
     ears, bell = socket.socketpair()
     watcher = gevent.get_hub().loop.io(ears.fileno(), READABLE)
@@ -84,9 +84,9 @@ def doorbell(reactor: Reactor) -> Iterator[Doorbell]:
 
 
 def test_who_asks_for_itself_again_and_again_lets_sockets_be_seen(
-    reactor: Reactor, doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
+    reactor: GreenletReactor, doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_e2emsg.transport.reactor.PASS_SECONDS", 0.0)
+    monkeypatch.setattr("flask_e2emsg.transport.greenlets.PASS_SECONDS", 0.0)
     turns: list[int] = []
     seen_after: list[int] = []
     ring = doorbell(lambda: seen_after.append(len(turns)))
@@ -98,22 +98,22 @@ def test_who_asks_for_itself_again_and_again_lets_sockets_be_seen(
         if len(turns) < 1_000:
             task.set()
 
-    task = Task(reactor, work)
+    task = GreenletTask(reactor, work)
     task.set()
     eventually(lambda: len(turns) == 1_000)
     assert seen_after == [10]
 
 
 def test_sockets_are_seen_between_many_tasks(
-    reactor: Reactor, doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
+    reactor: GreenletReactor, doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_e2emsg.transport.reactor.PASS_SECONDS", 0.0)
+    monkeypatch.setattr("flask_e2emsg.transport.greenlets.PASS_SECONDS", 0.0)
     done: list[int] = []
     seen_after: list[int] = []
     ring = doorbell(lambda: seen_after.append(len(done)))
     works = [partial(done.append, number) for number in range(100)]
-    tasks = [Task(reactor, work) for work in works[:10]]
-    tasks += [Task(reactor, ring), *(Task(reactor, work) for work in works[10:])]
+    tasks = [GreenletTask(reactor, work) for work in works[:10]]
+    tasks += [GreenletTask(reactor, ring), *(GreenletTask(reactor, work) for work in works[10:])]
     for task in tasks:
         task.set()
     eventually(lambda: len(done) == 100)
@@ -121,20 +121,20 @@ def test_sockets_are_seen_between_many_tasks(
 
 
 def test_tasks_go_on_in_the_same_pass_while_there_is_time(
-    reactor: Reactor, doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
+    reactor: GreenletReactor, doorbell: Doorbell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_e2emsg.transport.reactor.PASS_SECONDS", DEADLINE_SECONDS)
+    monkeypatch.setattr("flask_e2emsg.transport.greenlets.PASS_SECONDS", DEADLINE_SECONDS)
     done: list[int] = []
     seen_after: list[int] = []
     ring = doorbell(lambda: seen_after.append(len(done)))
-    Task(reactor, ring).set()
+    GreenletTask(reactor, ring).set()
     for number in range(100):
-        Task(reactor, partial(done.append, number)).set()
+        GreenletTask(reactor, partial(done.append, number)).set()
     eventually(lambda: len(seen_after) == 1)
     assert seen_after == [100]
 
 
-def test_a_task_that_waits_holds_up_nobody(reactor: Reactor) -> None:
+def test_a_task_that_waits_holds_up_nobody(reactor: GreenletReactor) -> None:
     never = gevent.event.Event()
     waiting: list[int] = []
     for number in range(3 * IDLE_WORKERS):
@@ -143,31 +143,33 @@ def test_a_task_that_waits_holds_up_nobody(reactor: Reactor) -> None:
             waiting.append(number)
             never.wait()
 
-        Task(reactor, wait).set()
+        GreenletTask(reactor, wait).set()
     eventually(lambda: len(waiting) == 3 * IDLE_WORKERS)
     done: list[int] = []
-    Task(reactor, lambda: done.append(1)).set()
+    GreenletTask(reactor, lambda: done.append(1)).set()
     eventually(lambda: done == [1])
     never.set()
     gevent.sleep(0.01)
-    Task(reactor, lambda: done.append(2)).set()
+    GreenletTask(reactor, lambda: done.append(2)).set()
     eventually(lambda: done == [1, 2])
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, SystemExit, gevent.GreenletExit, MemoryError])
-def test_a_task_that_fails_ends_nobody_else(reactor: Reactor, fault: type[BaseException]) -> None:
+def test_a_task_that_fails_ends_nobody_else(
+    reactor: GreenletReactor, fault: type[BaseException]
+) -> None:
     def fail() -> None:
         raise fault
 
     done: list[int] = []
     for work in (fail, lambda: done.append(1)):
-        Task(reactor, work).set()
+        GreenletTask(reactor, work).set()
     eventually(lambda: done == [1])
-    Task(reactor, lambda: done.append(2)).set()
+    GreenletTask(reactor, lambda: done.append(2)).set()
     eventually(lambda: done == [1, 2])
 
 
-def test_a_task_asks_for_others_and_for_itself(reactor: Reactor) -> None:
+def test_a_task_asks_for_others_and_for_itself(reactor: GreenletReactor) -> None:
     counts = {"first": 0, "second": 0}
 
     def first() -> None:
@@ -179,7 +181,7 @@ def test_a_task_asks_for_others_and_for_itself(reactor: Reactor) -> None:
     def second() -> None:
         counts["second"] += 1
 
-    tasks = [Task(reactor, first), Task(reactor, second)]
+    tasks = [GreenletTask(reactor, first), GreenletTask(reactor, second)]
     tasks[0].set()
     loops = [0]
 
@@ -194,9 +196,9 @@ def test_a_task_asks_for_others_and_for_itself(reactor: Reactor) -> None:
     assert loops[0] > 100  # The loop had its turn all the time.
 
 
-def test_the_loop_itself_may_ask(reactor: Reactor) -> None:
+def test_the_loop_itself_may_ask(reactor: GreenletReactor) -> None:
     done: list[int] = []
-    task = Task(reactor, lambda: done.append(1))
+    task = GreenletTask(reactor, lambda: done.append(1))
     task.set()
     eventually(lambda: done == [1])  # There is an idle worker now.
     timer = reactor.timer(0.001)
@@ -205,9 +207,9 @@ def test_the_loop_itself_may_ask(reactor: Reactor) -> None:
     timer.close()
 
 
-def test_threads_of_the_host_may_ask(reactor: Reactor) -> None:
+def test_threads_of_the_host_may_ask(reactor: GreenletReactor) -> None:
     done: list[int] = []
-    tasks = [Task(reactor, partial(done.append, number)) for number in range(100)]
+    tasks = [GreenletTask(reactor, partial(done.append, number)) for number in range(100)]
 
     def ask() -> None:
         for task in tasks:
