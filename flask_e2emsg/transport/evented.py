@@ -219,7 +219,10 @@ class Evented:
         """Whether there is something to read of which the loop knows nothing."""
         if self._arrived is not None or self._early or self._decoder.has_ended:
             return True
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+        if not isinstance(self._sock, ssl.SSLSocket):
+            return False
+        with self._lock:
+            return self._sock.pending() > 0
 
     def _watch(self) -> None:
         if not self._to_read.active:

@@ -118,12 +118,12 @@ class ThreadReactor:
             with self._lock:
                 self._ended += 1
                 task.is_running = False
-                if task.is_asked:
-                    self._enqueue(task)
                 if self._waiting:
                     self._waiting -= 1
                 else:
                     self._idle += 1
+                if task.is_asked:
+                    self._enqueue(task)
             del task  # What it belongs to may have ended.
 
     def _may_leave(self) -> bool:
