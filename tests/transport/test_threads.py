@@ -316,6 +316,21 @@ def test_what_was_closed_cannot_be_started_and_its_number_may_be_used_again(
         other.close()
 
 
+def test_a_socket_that_is_closed_while_it_is_watched_ends_nobody_elses_wait(
+    reactor: ThreadReactor,
+) -> None:
+    ours, theirs = socket.socketpair()
+    reader, came = reactor.reader(ours.fileno()), threading.Event()
+    reader.start(lambda: None)
+    theirs.close()
+    ours.close()
+    reactor.timer(0.0).start(lambda: None)  # The loop looks at what it knows once more.
+    time.sleep(A_MOMENT)
+    reader.close()
+    reactor.timer(0.0).start(came.set)
+    assert came.wait(DEADLINE_SECONDS)
+
+
 def test_starting_and_stopping_at_the_same_time_loses_nothing(
     reactor: ThreadReactor, pair: tuple[socket.socket, socket.socket]
 ) -> None:
