@@ -172,7 +172,7 @@ class Evented:
             self._listen()
         elif not self._pump.is_full and self._pump.close_code is None:
             self._has_had_its_turn = True
-            self._reading.set_after_others()
+            self._reading.set()
         if self._decoder.has_pongs:
             self._writing.set()
 

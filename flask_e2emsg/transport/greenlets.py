@@ -137,10 +137,6 @@ class GreenletTask:
             if not self._is_running:
                 self._reactor.enqueue(self)
 
-    def set_after_others(self) -> None:
-        """Ask for it, when it has just had its turn: those who wait come first."""
-        self.set()
-
     def cancel(self) -> None:
         """Never do it again, and let go of what it would be done with."""
         self.work = _nothing

@@ -12,9 +12,6 @@ class Task(Protocol):
     def set(self) -> None:
         """Ask for it. Never waits."""
 
-    def set_after_others(self) -> None:
-        """Ask for it, when it has just had its turn and others have not."""
-
     def cancel(self) -> None:
         """Never do it again, and let go of what it would be done with."""
 

@@ -24,7 +24,9 @@ FEW_WORKERS = 8
 MOST_WORKERS = 128
 STALL_SECONDS = 0.01  # in which no task ends although some wait: then one more thread helps
 IDLE_SECONDS = 60.0
-PAUSE_SECONDS = 0.001
+SHARE = 0.25  # of a processor, for one task in the long run: who wants more waits between its turns
+BURST_SECONDS = 0.002  # of a processor, that a task may be ahead of its share
+MOST_REST_SECONDS = 0.1
 BELL_BYTES = 4096
 
 
@@ -66,7 +68,15 @@ class ThreadReactor:
             if not task.is_running:
                 self._enqueue(task)
 
+    def _has_rested(self, task: ThreadTask) -> None:
+        with self._lock:
+            self._enqueue(task)
+
     def _enqueue(self, task: ThreadTask) -> None:
+        rest = task.rests_until - time.monotonic()
+        if rest > 0:
+            self.timer(rest).start(lambda: self._has_rested(task))
+            return
         self._queue.put(task)
         if self._idle:
             self._idle -= 1
@@ -110,11 +120,13 @@ class ThreadReactor:
                 continue
             with self._lock:
                 task.is_asked, task.is_running = False, True
+            began, used_before = time.monotonic(), time.thread_time()
             try:
                 task.work()
             except BaseException as error:
                 # Whoever raises SystemExit here must not end the others.
                 logger.error("a task failed: %s", type(error).__name__)
+            task.charge(began, time.thread_time() - used_before)
             with self._lock:
                 self._ended += 1
                 task.is_running = False
@@ -138,28 +150,35 @@ class ThreadReactor:
 class ThreadTask:
     """Something that is done soon after it was asked for: once for all who ask meanwhile.
 
-    It is never done twice at a time. The flags are the reactor's.
+    It is never done twice at a time. One that takes too much of a processor rests: the system would
+    not know which of our threads to prefer, and Python's lock goes round among all who want it.
+
+    Attributes:
+        rests_until: on the monotonic clock; with the flags, the reactor's.
     """
 
-    __slots__ = ("_reactor", "is_asked", "is_running", "work")
+    __slots__ = ("_reactor", "_square_at", "is_asked", "is_running", "rests_until", "work")
 
     def __init__(self, reactor: ThreadReactor, work: Callable[[], None]) -> None:
         self._reactor = reactor
         self.work = work
         self.is_asked = False
         self.is_running = False
+        self.rests_until = 0.0
+        self._square_at = 0.0  # when it will have had no more than its share
 
     def set(self) -> None:
         """Ask for it. Never waits."""
         if not self.is_asked:
             self._reactor.ask(self)
 
-    def set_after_others(self) -> None:
-        """Ask for it, when it has just had its turn: after a pause.
-
-        There may be nobody else in the queue, but threads that want Python's lock.
-        """
-        self._reactor.timer(PAUSE_SECONDS).start(self.set)
+    def charge(self, began: float, seconds: float) -> None:
+        """Note what it took of a processor since then, on the monotonic clock."""
+        now = time.monotonic()
+        square_at = max(self._square_at, began) + seconds / SHARE
+        self._square_at = min(square_at, now + MOST_REST_SECONDS)
+        if square_at > now + BURST_SECONDS / SHARE:
+            self.rests_until = self._square_at
 
     def cancel(self) -> None:
         """Never do it again, and let go of what it would be done with."""

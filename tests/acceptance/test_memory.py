@@ -16,7 +16,7 @@ from tests.acceptance.rest import RestClient
 from tests.acceptance.wire import new_content, new_id
 from tests.servers import GunicornServer, WebServer, wait_until
 
-ROUNDS, ROUNDS_TO_WARM_UP = 11, 5
+ROUNDS, ROUNDS_TO_WARM_UP = 20, 10
 USERS, CONNECTIONS_PER_USER, MESSAGES = 30, 2, 10
 LARGEST_GROWTH_BYTES = 600_000  # in a round: 10 kB for each connection that came and left
 DEADLINE_SECONDS = 30.0

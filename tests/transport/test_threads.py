@@ -12,7 +12,13 @@ from functools import partial
 import pytest
 
 from flask_e2emsg.transport import threads
-from flask_e2emsg.transport.threads import FEW_WORKERS, MOST_WORKERS, ThreadReactor
+from flask_e2emsg.transport.pace import TURN_SECONDS
+from flask_e2emsg.transport.threads import (
+    FEW_WORKERS,
+    MOST_REST_SECONDS,
+    MOST_WORKERS,
+    ThreadReactor,
+)
 from tests.servers import wait_until
 
 DEADLINE_SECONDS = 10.0
@@ -140,6 +146,47 @@ def test_tasks_that_wait_do_not_keep_others_from_being_done(reactor: ThreadReact
     assert waiting[0] >= FEW_WORKERS
     go_on.set()
     eventually(lambda: waiting == [4 * FEW_WORKERS])
+
+
+def spin(seconds: float) -> float:
+    """Use a processor for so long; the seconds that it took of it."""
+    began = time.thread_time()
+    while (used := time.thread_time() - began) < seconds:
+        pass
+    return used
+
+
+def test_who_takes_all_the_time_it_gets_does_not_get_half_of_it(reactor: ThreadReactor) -> None:
+    used = [0.0]
+
+    def work() -> None:
+        used[0] += spin(TURN_SECONDS)
+        greedy.set()
+
+    greedy, began = reactor.task(work), time.monotonic()
+    greedy.set()
+    eventually(lambda: used[0] > 100 * TURN_SECONDS)
+    greedy.cancel()
+    assert used[0] < (time.monotonic() - began) / 2
+
+
+def test_who_has_taken_far_too_much_rests_for_a_moment_only(reactor: ThreadReactor) -> None:
+    done: list[float] = []
+
+    def work() -> None:
+        if not done:
+            spin(5 * MOST_REST_SECONDS)
+        done.append(time.monotonic())
+
+    task = reactor.task(work)
+    for times in range(1, 4):
+        task.set()
+        wait_until(partial(_has, done, times), DEADLINE_SECONDS, lambda: "it was not done")
+    assert done[-1] - done[0] < 2 * MOST_REST_SECONDS
+
+
+def _has(them: list[float], count: int) -> bool:
+    return len(them) == count
 
 
 def test_many_tasks_that_get_on_are_done_by_few(reactor: ThreadReactor) -> None:
