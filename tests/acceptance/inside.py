@@ -124,16 +124,13 @@ def drain() -> Response:
 
 
 def publishing() -> Response:
-    """Of the fan-outs since the last time: the seconds of each, and how often one let others go."""
+    """Of the fan-outs since the first call: the seconds of each, and how often one let go."""
     hub = _hub()
     timed = vars(hub).get("publish")
     if not isinstance(timed, _Timed):
         timed = _Timed(hub.publish)
         patch.object(hub, "publish", timed).start()
-    answer = jsonify(seconds=list(timed.seconds), switches=timed.switches)
-    timed.seconds.clear()
-    timed.switches = 0
-    return answer
+    return jsonify(seconds=list(timed.seconds), switches=timed.switches)
 
 
 class _Timed:
@@ -163,14 +160,9 @@ class _Timed:
 
 def wake() -> Response:
     """Wake everybody who waits without a connection, for nothing; how many mailboxes that were."""
-    woken: list[int] = []
-
-    def nothing_new(account_ids: list[int]) -> dict[int, int]:
-        woken.extend(account_ids)
-        return {}
-
-    _hub().sweep(nothing_new)
-    return jsonify(woken=len(woken))
+    waited_for = len(_hub()._waiters)
+    _hub().sweep(lambda _account_ids: {})
+    return jsonify(woken=waited_for)
 
 
 def store_in_gap() -> Response:
