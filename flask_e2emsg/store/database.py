@@ -11,10 +11,7 @@ driver's cursor, for the mailboxes: SQLAlchemy spends more on a statement than t
 
 from __future__ import annotations
 
-import logging
-import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import wraps
@@ -24,20 +21,17 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.pool import Pool, PoolProxiedConnection, QueuePool, StaticPool
+from sqlalchemy.pool import PoolProxiedConnection, StaticPool
 
 from ..errors import E2EMsgError, SchemaMissing, Unavailable
-from .libpq import Descriptor, Line, Value, Waiting
+from .engine import LockOfAll, capacity, own_engine, patiently
+from .libpq import Descriptor, Lines, Lost, Value, Waiting
 
 SUPPORTED = ("postgresql", "sqlite")
 CONCURRENT_READS = 4
 MOST_LINES = 8  # of ours to libpq; never more than half of what the pool may have
-IDLE_LINE_SECONDS = 60.0
-LOCK_PATIENCE_SECONDS = 30.0
 P = ParamSpec("P")
 T = TypeVar("T")
-
-LOG_NAME = "e2emsg"  # of our engine: `sqlalchemy.engine.Engine.e2emsg`
 
 _SERIALIZATION_FAILURE, _DEADLOCK = "40001", "40P01"
 _UNDEFINED_TABLE = "42P01"
@@ -74,22 +68,20 @@ class Database:
     def __init__(
         self, host_engine: Engine, descriptor: Callable[[int], Waiting] = Descriptor
     ) -> None:
-        self._descriptor = descriptor
         self.dialect = host_engine.dialect.name
         self.driver = host_engine.dialect.driver
         self.is_sqlite = self.dialect == "sqlite"
         # One connection that everybody shares is all that an in-memory database has.
         self._shared = self.is_sqlite and isinstance(host_engine.pool, StaticPool)
-        self._engine = _own_engine(host_engine, shared=self._shared)
+        self._engine = own_engine(host_engine, shared=self._shared)
         self._driver_error = self._engine.dialect.loaded_dbapi.Error
         # Reads queue here, without a time limit, rather than at the pool, which has one.
         self._reads = threading.BoundedSemaphore(CONCURRENT_READS)
-        self._lines: list[Line] = []  # that nobody uses; the one used last is asked first
         has_libpq = self.dialect == "postgresql" and self.driver == "psycopg"
-        most_lines = min(MOST_LINES, _capacity(self._engine.pool) // 2) if has_libpq else 0
-        self._room_for_lines = threading.BoundedSemaphore(most_lines) if most_lines else None
+        most_lines = int(min(MOST_LINES, capacity(self._engine.pool) // 2)) if has_libpq else 0
+        self._lines = Lines(most_lines, self._taken, descriptor) if most_lines else None
         self._texts: dict[sa.Select[Any], str] = {}  # of questions, for the lines
-        self._writer = _OfAll(host_engine.pool) if self._shared else threading.RLock()
+        self._writer = LockOfAll(host_engine.pool) if self._shared else threading.RLock()
         self._open: Connection | None = None  # the writer's transaction
 
     @contextmanager
@@ -148,28 +140,18 @@ class Database:
         A statement is a constant, for it is prepared. Its parameters are written `%(name)s`; the
         statement says of which type they are.
         """
-        if self._room_for_lines is None:
+        if self._lines is None:
             with self._pooled() as connection, self._cursor_of(connection) as cursor:
                 cursor.execute(statement, parameters)
                 return list(cursor.fetchall())
-        with self._room_for_lines, _errors():
-            line = self._line()
+        with _errors():
             try:
-                rows = line.ask(statement, parameters)
+                return self._lines.ask(statement, parameters)
+            except Lost as error:
+                self.dispose()
+                raise ConnectionLost from error
             except self._driver_error as error:
-                is_lost = line.is_lost
-                if is_lost:
-                    line.close()
-                    self.dispose()
-                else:
-                    self._lines.append(line)
-                raise self._as_sqlalchemy(error, is_lost=is_lost) from error
-            except BaseException:
-                # Whoever was ended while waiting for an answer leaves it to be read by the next.
-                line.close()
-                raise
-            self._lines.append(line)
-            return rows
+                raise self._as_sqlalchemy(error, is_lost=False) from error
 
     def ask_in_turn(self, statement: str, parameters: Mapping[str, Value]) -> list[tuple[Any, ...]]:
         """What ask() gives, for what very many may want to know at once: a few at a time."""
@@ -180,22 +162,13 @@ class Database:
         self, statement: sa.Select[Any], parameters: Mapping[str, Value]
     ) -> Sequence[tuple[Any, ...]]:
         """The rows of a question that is asked often: a constant, whose parameters have types."""
-        if self._room_for_lines is None:
+        if self._lines is None:
             with self.read() as connection:
                 return connection.execute(statement, parameters).all()
         text = self._texts.get(statement)
         if text is None:
             text = self._texts[statement] = str(statement.compile(dialect=self._engine.dialect))
         return self.ask_in_turn(text, parameters)
-
-    def _line(self) -> Line:
-        with suppress(IndexError):
-            line = self._lines.pop()
-            if line.used_at > time.monotonic() - IDLE_LINE_SECONDS:
-                return line
-            # What lies between may have forgotten it by now, without a word to either end.
-            line.close()
-        return Line(self._taken(), self._descriptor)
 
     @contextmanager
     def alone(self) -> Iterator[Any]:
@@ -267,7 +240,7 @@ class Database:
     def _direct_transaction(self) -> Iterator[DBAPICursor]:
         with self._pooled() as connection, self._cursor_of(connection) as cursor:
             if not self._shared:
-                _patiently(lambda: cursor.execute("BEGIN IMMEDIATE"))
+                patiently(lambda: cursor.execute("BEGIN IMMEDIATE"))
             try:
                 yield cursor
                 connection.commit()
@@ -277,7 +250,7 @@ class Database:
 
     def _transaction(self, connection: Connection) -> Iterator[Connection]:
         if not self._shared:
-            _patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         self._open = connection
         try:
             yield connection
@@ -297,92 +270,10 @@ class Database:
 
     def dispose(self) -> None:
         """Close the connections that nobody uses."""
-        while self._lines:
-            self._lines.pop().close()
+        if self._lines is not None:
+            self._lines.close()
         if not self._shared:
             self._engine.dispose()
-
-
-class _OfAll:
-    """The lock of the connection that an in-memory database has; nobody gets it once that is gone.
-
-    Python crashes where one thread closes SQLite's connection while another one uses it. A host
-    that disposes of its engine, as its tests may, does not know what runs in the background.
-    """
-
-    def __init__(self, pool: Pool) -> None:
-        self._lock = threading.RLock()
-        self._is_closed = False
-        sa.event.listen(pool, "close", self._close)
-
-    def _close(self, _connection: object, _record: object) -> None:
-        with self._lock:
-            self._is_closed = True
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        if self._is_closed:
-            self._lock.release()
-            raise Unavailable
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-def _own_engine(host_engine: Engine, *, shared: bool) -> Engine:
-    """The host's driver, address and options with a pool of our own.
-
-    A host whose requests hold all their connections while they wait for us would otherwise wait
-    for itself. Whatever the host lets SQLAlchemy log, of ours it logs neither parameters nor rows.
-    """
-    pool = host_engine.pool if shared else host_engine.pool.recreate()
-    engine = Engine(
-        pool, host_engine.dialect, host_engine.url, logging_name=LOG_NAME, hide_parameters=True
-    )
-    logging.getLogger(f"sqlalchemy.engine.Engine.{LOG_NAME}").addFilter(_shows_no_rows)
-    if not shared:
-        is_sqlite = engine.dialect.name == "sqlite"
-        prepare = _prepare_sqlite if is_sqlite else _commits_by_itself(engine)
-        sa.event.listen(pool, "connect", prepare)
-    return engine
-
-
-def _capacity(pool: Pool) -> int:
-    """How many connections a pool may have."""
-    if not isinstance(pool, QueuePool) or pool._max_overflow < 0:
-        return 2 * MOST_LINES
-    return pool.size() + pool._max_overflow
-
-
-def _shows_no_rows(record: logging.LogRecord) -> bool:
-    # At DEBUG SQLAlchemy writes every row that it reads.
-    return record.levelno > logging.DEBUG
-
-
-def _commits_by_itself(engine: Engine) -> Callable[[Any, Any], None]:
-    """Once for each connection: as an option of every use it costs more than many a statement."""
-
-    def prepare(connection: Any, _record: Any) -> None:
-        engine.dialect.set_isolation_level(connection, "AUTOCOMMIT")
-        cursor = connection.cursor()
-        # Planning anew what is asked all the time costs as much as doing it.
-        cursor.execute("SET plan_cache_mode = force_generic_plan")
-        cursor.close()
-
-    return prepare
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # The driver must not open transactions of its own: BEGIN IMMEDIATE has to come first.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    # Waiting inside SQLite would stop every greenlet, so wait in Python instead.
-    cursor.execute("PRAGMA busy_timeout = 10")
-    _patiently(lambda: cursor.execute("PRAGMA journal_mode = WAL"))
-    cursor.execute("PRAGMA synchronous = FULL")
-    # Else what was deleted lies on in the file's free pages.
-    cursor.execute("PRAGMA secure_delete = ON")
-    cursor.close()
 
 
 @contextmanager
@@ -395,21 +286,6 @@ def _savepoint(cursor: DBAPICursor) -> Iterator[None]:
         cursor.execute("RELEASE SAVEPOINT e2emsg")
         raise
     cursor.execute("RELEASE SAVEPOINT e2emsg")
-
-
-def _patiently(action: Callable[[], object]) -> None:
-    """Do it, waiting while another process has the write lock."""
-    deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
-    pause = 0.001
-    while True:
-        try:
-            action()
-            return
-        except Exception as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(pause * random.uniform(0.5, 1.0))
-        pause = min(pause * 1.5, 0.02)
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import select
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -28,7 +30,66 @@ _PARAMETER = re.compile(r"%\((\w+)\)s")
 # less than a millisecond is not worth compiling, whatever the planner thinks that it costs.
 _SETTINGS = b"SET enable_seqscan = off; SET jit = off"
 
+IDLE_SECONDS = 60.0
+
 Value = str | bytes | int | datetime | None
+
+
+class Lost(Exception):
+    """There is nobody at the other end any more: what was asked may or may not be stored."""
+
+
+class Lines:
+    """A few lines out of a pool. Who asks while all of them are asked waits, without a limit."""
+
+    def __init__(
+        self,
+        most: int,
+        take: Callable[[], PoolProxiedConnection],
+        descriptor: Callable[[int], Waiting],
+    ) -> None:
+        self._room = threading.BoundedSemaphore(most)
+        self._take = take
+        self._descriptor = descriptor
+        self._idle: list[Line] = []  # the one that was used last is asked first
+
+    def ask(self, statement: str, parameters: Mapping[str, Value]) -> list[tuple[Any, ...]]:
+        """The rows of one statement, as Line.ask() gives them.
+
+        Raises:
+            Lost: the connection was lost.
+            psycopg.Error: PostgreSQL refused; it quotes nothing.
+        """
+        with self._room:
+            line = self._line()
+            try:
+                rows = line.ask(statement, parameters)
+            except line.errors.Error as error:
+                if line.is_lost:
+                    line.close()
+                    raise Lost from error
+                self._idle.append(line)
+                raise
+            except BaseException:
+                # Whoever was ended while waiting for an answer leaves it to be read by the next.
+                line.close()
+                raise
+            self._idle.append(line)
+            return rows
+
+    def close(self) -> None:
+        """End those that nobody asks."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _line(self) -> Line:
+        with suppress(IndexError):
+            line = self._idle.pop()
+            if line.used_at > time.monotonic() - IDLE_SECONDS:
+                return line
+            # What lies between may have forgotten it by now, without a word to either end.
+            line.close()
+        return Line(self._take(), self._descriptor)
 
 
 class Line:
@@ -38,6 +99,7 @@ class Line:
     host has said that nothing may be prepared (`prepare_threshold = None`).
 
     Attributes:
+        errors: psycopg's.
         used_at: when it answered last, on the monotonic clock.
     """
 
@@ -49,7 +111,7 @@ class Line:
         self._pooled = pooled
         self._connection = connection
         self._libpq = connection.pgconn
-        self._errors = errors
+        self.errors = errors
         self._sqlstate = pq.DiagnosticField.SQLSTATE
         self._has_rows, self._is_done = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK
         self._is_bad, self._binary = pq.ConnStatus.BAD, pq.Format.BINARY
@@ -126,11 +188,11 @@ class Line:
     def _refusal(self, answer: Any) -> Exception:
         state = None if answer is None else answer.error_field(self._sqlstate)
         if state is None:
-            return self._errors.OperationalError("the connection was lost")
+            return self.errors.OperationalError("the connection was lost")
         try:
-            kind = self._errors.lookup(state.decode())
+            kind = self.errors.lookup(state.decode())
         except KeyError:
-            kind = self._errors.DatabaseError
+            kind = self.errors.DatabaseError
         # What PostgreSQL says may quote what was to be stored.
         return kind(f"PostgreSQL refused with SQLSTATE {state.decode()}")
 

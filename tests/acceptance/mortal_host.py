@@ -18,7 +18,7 @@ from flask import Flask, Response, jsonify, request
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from flask_e2emsg.delivery.committer import Committer, Outcome
-from flask_e2emsg.store import database
+from flask_e2emsg.store import engine
 from flask_e2emsg.store.database import Database
 from flask_e2emsg.store.mailbox import Append, Appended
 from flask_e2emsg.transport.evented import Evented
@@ -77,7 +77,7 @@ def _kill_around_commits() -> None:
 
 
 def _kill_inside_sqlite() -> None:
-    prepare, write_directly = database._prepare_sqlite, Database.write_directly
+    prepare, write_directly = engine._prepare_sqlite, Database.write_directly
 
     def prepare_to_die(connection: Any, record: Any) -> None:
         prepare(connection, record)
@@ -96,7 +96,7 @@ def _kill_inside_sqlite() -> None:
             if len(_inserted) > before:
                 die_at(BEFORE_COMMIT)
 
-    patch.object(database, "_prepare_sqlite", prepare_to_die).start()
+    patch.object(engine, "_prepare_sqlite", prepare_to_die).start()
     patch.object(Database, "write_directly", mortal).start()
 
 

@@ -275,7 +275,7 @@ class TestLines:
     ) -> None:
         before = store.database.ask(WHO, {})
         assert store.database.ask(WHO, {}) == before
-        monkeypatch.setattr("flask_e2emsg.store.database.IDLE_LINE_SECONDS", 0.0)
+        monkeypatch.setattr("flask_e2emsg.store.libpq.IDLE_SECONDS", 0.0)
         assert store.database.ask(WHO, {}) != before
 
     def test_many_who_read_at_once_take_few_connections(

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import StaticPool
 
-from flask_e2emsg.store import database
+from flask_e2emsg.store import engine
 from flask_e2emsg.store.database import Database
 from flask_e2emsg.store.leases import Leases
 from flask_e2emsg.store.models import Base, connections
@@ -46,7 +46,7 @@ def test_slots_do_not_wait_for_the_disk_and_messages_do(host: Engine) -> None:
 def test_both_kinds_of_writers_of_a_process_are_in_one_line(
     host: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "LOCK_PATIENCE_SECONDS", 0.0)  # for writers of other processes
+    monkeypatch.setattr(engine, "LOCK_PATIENCE_SECONDS", 0.0)  # for writers of other processes
     store = Process(host)
     alice, bob = store.user("alice"), store.user("bob")
     worker = Leases(passing(store.database, host), CAP)

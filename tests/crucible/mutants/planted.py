@@ -61,7 +61,7 @@ MUTANTS = (
     mutant(
         "ack before commit",
         (
-            "store/database.py",
+            "store/engine.py",
             _PLAN,
             _PLAN + '        cursor.execute("SET synchronous_commit = off")\n',
         ),
@@ -71,7 +71,7 @@ MUTANTS = (
     mutant(
         "global-sequence cursor",
         (
-            "store/database.py",
+            "store/engine.py",
             _PLAN,
             _PLAN + '        cursor.execute("CREATE SEQUENCE IF NOT EXISTS e2emsg_everything")\n',
         ),
