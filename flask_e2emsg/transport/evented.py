@@ -100,7 +100,8 @@ class Evented:
         self._on_end = on_end
         self._lock = quick_lock()
         self._reactor = reactor
-        self._reading = reactor.task(self._read)
+        # What is written answers others, too, or what was read, which is limited by then.
+        self._reading = reactor.task(self._read, is_limited=True)
         self._writing = reactor.task(self._write)
         self._sock = sock
         self._is_ours = is_ours

@@ -41,8 +41,8 @@ class GreenletReactor:
         self._pass_ends_at = 0.0  # on the monotonic clock
         self._loop: Any = self._hub.loop
 
-    def task(self, work: Callable[[], None]) -> GreenletTask:
-        """Something that will be done when it is asked for."""
+    def task(self, work: Callable[[], None], *, is_limited: bool = False) -> GreenletTask:
+        """Something that will be done when it is asked for. Here all take turns as it is."""
         return GreenletTask(self, work)
 
     def reader(self, descriptor: int) -> Any:

@@ -40,8 +40,11 @@ class Watcher(Timer, Protocol):
 class Reactor(Protocol):
     """The loop, and those who do the tasks."""
 
-    def task(self, work: Callable[[], None]) -> Task:
-        """Something that will be done when it is asked for."""
+    def task(self, work: Callable[[], None], *, is_limited: bool = False) -> Task:
+        """Something that will be done when it is asked for.
+
+        `is_limited`: not for longer than others can bear.
+        """
 
     def reader(self, descriptor: int) -> Watcher:
         """What tells when a socket can be read."""

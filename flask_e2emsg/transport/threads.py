@@ -24,8 +24,8 @@ FEW_WORKERS = 8
 MOST_WORKERS = 128
 STALL_SECONDS = 0.01  # in which no task ends although some wait: then one more thread helps
 IDLE_SECONDS = 60.0
-SHARE = 0.25  # of a processor, for one task in the long run: who wants more waits between its turns
-BURST_SECONDS = 0.002  # of a processor, that a task may be ahead of its share
+SHARE = 0.25  # of a processor, for one limited task in the long run
+BURST_SECONDS = 0.002  # of a processor, that it may be ahead of its share
 MOST_REST_SECONDS = 0.1
 BELL_BYTES = 4096
 
@@ -43,9 +43,9 @@ class ThreadReactor:
         self._ended = 0  # tasks, ever
         self._stall: _Timer | None = None
 
-    def task(self, work: Callable[[], None]) -> ThreadTask:
+    def task(self, work: Callable[[], None], *, is_limited: bool = False) -> ThreadTask:
         """Something that will be done when it is asked for."""
-        return ThreadTask(self, work)
+        return ThreadTask(self, work, is_limited)
 
     def reader(self, descriptor: int) -> _Watcher:
         """What tells when a socket can be read, once it is started."""
@@ -120,13 +120,11 @@ class ThreadReactor:
                 continue
             with self._lock:
                 task.is_asked, task.is_running = False, True
-            began, used_before = time.monotonic(), time.thread_time()
             try:
-                task.work()
+                task.do()
             except BaseException as error:
                 # Whoever raises SystemExit here must not end the others.
                 logger.error("a task failed: %s", type(error).__name__)
-            task.charge(began, time.thread_time() - used_before)
             with self._lock:
                 self._ended += 1
                 task.is_running = False
@@ -150,17 +148,27 @@ class ThreadReactor:
 class ThreadTask:
     """Something that is done soon after it was asked for: once for all who ask meanwhile.
 
-    It is never done twice at a time. One that takes too much of a processor rests: the system would
-    not know which of our threads to prefer, and Python's lock goes round among all who want it.
+    It is never done twice at a time. One that is limited rests when it has taken too much of a
+    processor: the system does not know which of our threads to prefer, and Python's lock goes
+    round among all who want it.
 
     Attributes:
         rests_until: on the monotonic clock; with the flags, the reactor's.
     """
 
-    __slots__ = ("_reactor", "_square_at", "is_asked", "is_running", "rests_until", "work")
+    __slots__ = (
+        "_is_limited",
+        "_reactor",
+        "_square_at",
+        "is_asked",
+        "is_running",
+        "rests_until",
+        "work",
+    )
 
-    def __init__(self, reactor: ThreadReactor, work: Callable[[], None]) -> None:
+    def __init__(self, reactor: ThreadReactor, work: Callable[[], None], is_limited: bool) -> None:
         self._reactor = reactor
+        self._is_limited = is_limited
         self.work = work
         self.is_asked = False
         self.is_running = False
@@ -172,8 +180,18 @@ class ThreadTask:
         if not self.is_asked:
             self._reactor.ask(self)
 
-    def charge(self, began: float, seconds: float) -> None:
-        """Note what it took of a processor since then, on the monotonic clock."""
+    def do(self) -> None:
+        """Do it now. For the reactor."""
+        if not self._is_limited:
+            self.work()
+            return
+        began, used_before = time.monotonic(), time.thread_time()
+        try:
+            self.work()
+        finally:
+            self._charge(began, time.thread_time() - used_before)
+
+    def _charge(self, began: float, seconds: float) -> None:
         now = time.monotonic()
         square_at = max(self._square_at, began) + seconds / SHARE
         self._square_at = min(square_at, now + MOST_REST_SECONDS)

@@ -163,7 +163,7 @@ def test_who_takes_all_the_time_it_gets_does_not_get_half_of_it(reactor: ThreadR
         used[0] += spin(TURN_SECONDS)
         greedy.set()
 
-    greedy, began = reactor.task(work), time.monotonic()
+    greedy, began = reactor.task(work, is_limited=True), time.monotonic()
     greedy.set()
     eventually(lambda: used[0] > 100 * TURN_SECONDS)
     greedy.cancel()
@@ -178,11 +178,29 @@ def test_who_has_taken_far_too_much_rests_for_a_moment_only(reactor: ThreadReact
             spin(5 * MOST_REST_SECONDS)
         done.append(time.monotonic())
 
-    task = reactor.task(work)
+    task = reactor.task(work, is_limited=True)
     for times in range(1, 4):
         task.set()
-        wait_until(partial(_has, done, times), DEADLINE_SECONDS, lambda: "it was not done")
+        eventually(partial(_has, done, times))
     assert done[-1] - done[0] < 2 * MOST_REST_SECONDS
+
+
+def test_who_is_not_limited_does_not_rest(reactor: ThreadReactor) -> None:
+    began: list[float] = []
+    ended: list[float] = []
+
+    def work() -> None:
+        began.append(time.monotonic())
+        spin(MOST_REST_SECONDS)
+        if len(began) < 5:
+            task.set()
+        ended.append(time.monotonic())
+
+    task = reactor.task(work)
+    task.set()
+    eventually(partial(_has, ended, 5))
+    rests = [later - earlier for earlier, later in zip(ended, began[1:], strict=False)]
+    assert min(rests) < MOST_REST_SECONDS / 2
 
 
 def _has(them: list[float], count: int) -> bool:
