@@ -78,7 +78,7 @@ class Database:
         # Reads queue here, without a time limit, rather than at the pool, which has one.
         self._reads = threading.BoundedSemaphore(CONCURRENT_READS)
         has_libpq = self.dialect == "postgresql" and self.driver == "psycopg"
-        most_lines = int(min(MOST_LINES, capacity(self._engine.pool) // 2)) if has_libpq else 0
+        most_lines = int(min(MOST_LINES, capacity(self._engine.pool) / 2)) if has_libpq else 0
         self._lines = Lines(most_lines, self._taken, descriptor) if most_lines else None
         self._texts: dict[sa.Select[Any], str] = {}  # of questions, for the lines
         self._writer = LockOfAll(host_engine.pool) if self._shared else threading.RLock()

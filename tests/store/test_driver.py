@@ -270,6 +270,11 @@ class TestLines:
         assert database.ask("SELECT count(*) FROM pg_prepared_statements", {}) == [(0,)]
         database.dispose()
 
+    def test_there_are_some_where_the_pool_has_no_bound(self, store_url: str) -> None:
+        database = Process(sa.create_engine(store_url, poolclass=sa.NullPool)).database
+        assert database.ask(WHO, {}) == database.ask(WHO, {})
+        database.dispose()
+
     def test_one_that_was_idle_for_long_is_not_asked_again(
         self, store: Process, monkeypatch: pytest.MonkeyPatch
     ) -> None:
