@@ -27,6 +27,7 @@ IDLE_SECONDS = 60.0
 SHARE = 0.25  # of a processor, for one limited task in the long run
 BURST_SECONDS = 0.002  # of a processor, that it may be ahead of its share
 MOST_REST_SECONDS = 0.1
+RETRY_SECONDS = 0.00001  # long enough that whoever has the lock gets Python's, too
 BELL_BYTES = 4096
 
 
@@ -36,7 +37,7 @@ class ThreadReactor:
     def __init__(self) -> None:
         self._loop = _Loop()
         self._queue: SimpleQueue[ThreadTask] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = _BriefLock()
         self._workers = 0
         self._idle = 0  # workers for whom nothing is in the queue yet
         self._waiting = 0  # tasks in the queue for whom no worker is free
@@ -118,8 +119,8 @@ class ThreadReactor:
                 if self._may_leave():
                     return
                 continue
-            with self._lock:
-                task.is_asked, task.is_running = False, True
+            task.is_running = True
+            task.is_asked = False  # After that: who asks between them must not queue it once more.
             try:
                 task.do()
             except BaseException as error:
@@ -201,6 +202,26 @@ class ThreadTask:
     def cancel(self) -> None:
         """Never do it again, and let go of what it would be done with."""
         self.work = _nothing
+
+
+class _BriefLock:
+    """A lock that is held for microseconds; whoever finds it taken tries again a little later.
+
+    One who waited for it would be given it while he waits for Python's lock, too. Whoever has that
+    then finds this one taken, gives up his turn, and from there on all of them wait at every step.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        while not self._lock.acquire(blocking=False):
+            time.sleep(RETRY_SECONDS)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class _Loop:

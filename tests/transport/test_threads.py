@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import selectors
 import socket
 import threading
@@ -214,6 +215,23 @@ def test_many_tasks_that_get_on_are_done_by_few(reactor: ThreadReactor) -> None:
         task.set()
     eventually(lambda: len(done) == 5000)
     assert workers() - before <= FEW_WORKERS
+
+
+def test_who_asks_for_many_tasks_hardly_waits_for_those_who_do_them() -> None:
+    reactor, done, waits = ThreadReactor(), [], 0
+
+    def work() -> None:
+        done.append(sum(range(200)))
+
+    tasks = [reactor.task(work) for _ in range(3000)]
+    for _ in range(30):
+        done.clear()
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        for task in tasks:
+            task.set()
+        waits += resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+        eventually(lambda: len(done) == len(tasks))
+    assert waits < 30 * len(tasks) / 100, waits
 
 
 def test_however_many_wait_there_is_a_most_of_threads(
