@@ -1,8 +1,8 @@
-"""Waits for PostgreSQL in the way of the process, and finds out whether that lets others run.
+"""Waits for the database in the way of the process, and finds out whether that lets others run.
 
-Under gevent a driver that waits in C stops everybody in the process. psycopg 3 steps aside if it
-was imported after gevent had patched the sockets; psycopg2 does only with a callback. What counts
-is what happens, so it is tried.
+Under gevent a driver that waits in C stops everybody in the process. SQLite's always does, so its
+wait for the disk has a thread. psycopg 3 steps aside if it was imported after gevent had patched
+the sockets; psycopg2 does only with a callback. What counts is what happens, so it is tried.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Self
 
 import sqlalchemy as sa
 
 from .errors import E2EMsgError
-from .store.database import Database
+from .store.database import Database, at_once
 from .store.libpq import READABLE, Descriptor, Waiting
 
 logger = logging.getLogger("flask_e2emsg.cooperation")
@@ -110,6 +111,50 @@ class _Watched:
     def close(self) -> None:
         if self._to_read is not None:
             self._to_read.close()
+
+
+def disk() -> Callable[[Callable[[], None]], None]:
+    """What does work that waits for the disk, while others in the process go on."""
+    return _DiskThread() if _is_under_gevent() else at_once
+
+
+class _DiskThread:
+    """A thread of the system's, which greenlets of one hub wait for.
+
+    It is not among gevent's common ones, which may all wait for names that nobody resolves.
+    """
+
+    def __init__(self) -> None:
+        from gevent import get_hub
+        from gevent.threadpool import ThreadPool
+
+        self._get_hub = get_hub
+        self._pool = ThreadPool(1)
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        if self._get_hub() is not self._pool.hub:
+            work()
+            return
+        outcome = self._pool.spawn(_error_of, work)
+        ended: BaseException | None = None
+        while not outcome.ready():
+            # Whoever is ended must not take along what the thread still uses.
+            try:
+                outcome.wait()
+            except BaseException as error:
+                ended = error
+        failure = ended or outcome.get()
+        if failure is not None:
+            raise failure
+
+
+def _error_of(work: Callable[[], None]) -> Exception | None:
+    # Gevent would write it to the log if it were raised.
+    try:
+        work()
+    except Exception as error:
+        return error
+    return None
 
 
 def _is_under_gevent() -> bool:

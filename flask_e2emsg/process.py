@@ -69,7 +69,7 @@ class Process:
         self._state = state
         settings = state.settings
         with state.app.app_context():
-            self.database = Database(state.db.engine, cooperation.descriptor)
+            self.database = Database(state.db.engine, cooperation.descriptor, cooperation.disk())
             rows_that_pass = passing(self.database, state.db.engine)
             channel = channels.make_channel(state.app, settings, self.database, state.db.engine)
         self.durability = Durability(self.database, settings.require_durability)

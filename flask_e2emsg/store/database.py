@@ -1,9 +1,10 @@
 """Short units of work on the host's database, on connections of our own.
 
 Guarantees: nobody holds a connection while waiting for a client; on SQLite there is one writer in
-this process, it takes the write lock before it reads, and nothing yields to other greenlets between
-BEGIN and COMMIT; on PostgreSQL a statement is its own transaction. Failures of the database come
-out as `Unavailable` or `SchemaMissing`; `Conflict` asks the caller to do its batch again.
+this process, it takes the write lock before it reads, and nothing yields to other greenlets from
+BEGIN to COMMIT, whose wait for the disk alone lets them go on; on PostgreSQL a statement is its own
+transaction. Failures of the database come out as `Unavailable` or `SchemaMissing`; `Conflict` asks
+the caller to do its batch again.
 
 read() and write() give SQLAlchemy's connection. read_directly() and write_directly() give the
 driver's cursor, for the mailboxes: SQLAlchemy spends more on a statement than the driver does.
@@ -29,6 +30,7 @@ from .libpq import Descriptor, Lines, Lost, Value, Waiting
 
 SUPPORTED = ("postgresql", "sqlite")
 CONCURRENT_READS = 4
+FEW_ROWS = 8  # to commit them costs less than to have somebody else do it
 MOST_LINES = 8  # of ours to libpq; never more than half of what the pool may have
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,11 +64,22 @@ def asked_again(question: Callable[P, T]) -> Callable[P, T]:
     return ask
 
 
+def at_once(work: Callable[[], None]) -> None:
+    """Do it here, where who waits for the disk keeps nobody else from his work."""
+    work()
+
+
 class Database:
-    """The engine of one app in one process. `descriptor` makes what waits for a socket."""
+    """The engine of one app in one process.
+
+    `descriptor` makes what waits for a socket, `wait_for_disk` does what waits for the disk.
+    """
 
     def __init__(
-        self, host_engine: Engine, descriptor: Callable[[int], Waiting] = Descriptor
+        self,
+        host_engine: Engine,
+        descriptor: Callable[[int], Waiting] = Descriptor,
+        wait_for_disk: Callable[[Callable[[], None]], None] = at_once,
     ) -> None:
         self.dialect = host_engine.dialect.name
         self.driver = host_engine.dialect.driver
@@ -75,6 +88,8 @@ class Database:
         self._shared = self.is_sqlite and isinstance(host_engine.pool, StaticPool)
         self._engine = own_engine(host_engine, shared=self._shared)
         self._driver_error = self._engine.dialect.loaded_dbapi.Error
+        self._wrong_use = self._engine.dialect.loaded_dbapi.ProgrammingError
+        self._wait_for_disk = at_once if self._shared else wait_for_disk
         # Reads queue here, without a time limit, rather than at the pool, which has one.
         self._reads = threading.BoundedSemaphore(CONCURRENT_READS)
         has_libpq = self.dialect == "postgresql" and self.driver == "psycopg"
@@ -116,8 +131,8 @@ class Database:
                 with self._open.begin_nested():
                     yield self._open
                 return
-            with self._engine.connect() as connection:
-                yield from self._transaction(connection)
+            with self._transaction() as connection:
+                yield connection
 
     @contextmanager
     def write_directly(self) -> Iterator[DBAPICursor]:
@@ -237,30 +252,48 @@ class Database:
         self.dispose()
 
     @contextmanager
-    def _direct_transaction(self) -> Iterator[DBAPICursor]:
-        with self._pooled() as connection, self._cursor_of(connection) as cursor:
-            if not self._shared:
-                patiently(lambda: cursor.execute("BEGIN IMMEDIATE"))
+    def _transaction(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection, self._begun(connection.connection):
+            self._open = connection
             try:
-                yield cursor
-                connection.commit()
-            except BaseException:
-                connection.rollback()
-                raise
+                yield connection
+            finally:
+                self._open = None
 
-    def _transaction(self, connection: Connection) -> Iterator[Connection]:
-        if not self._shared:
-            patiently(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        self._open = connection
+    @contextmanager
+    def _direct_transaction(self) -> Iterator[DBAPICursor]:
+        with (
+            self._pooled() as connection,
+            self._cursor_of(connection) as cursor,
+            self._begun(connection),
+        ):
+            yield cursor
+
+    @contextmanager
+    def _begun(self, connection: PoolProxiedConnection) -> Iterator[None]:
+        """SQLite's transaction, from its lock to its commit."""
+        driver: Any = connection.driver_connection
+        rows_before = driver.total_changes
         try:
-            yield connection
-        except BaseException:
-            connection.rollback()
-            raise
-        else:
-            connection.commit()
-        finally:
-            self._open = None
+            if not self._shared:
+                patiently(lambda: driver.execute("BEGIN IMMEDIATE"))
+            try:
+                yield
+                self._commit(driver, driver.total_changes - rows_before)
+            except BaseException:
+                driver.rollback()
+                raise
+        except self._driver_error as error:
+            raise self._as_sqlalchemy(error, is_lost=False) from error
+
+    def _commit(self, driver: Any, rows: int) -> None:
+        if rows <= FEW_ROWS:
+            driver.commit()
+            return
+        try:
+            self._wait_for_disk(driver.commit)
+        except self._wrong_use:
+            driver.commit()  # The host's connections keep to the thread that opened them.
 
     def clean_files(self) -> None:
         """Leave nothing of what was deleted in SQLite's files, but for what is just being read."""
