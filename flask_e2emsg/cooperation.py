@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
+from .delivery.thread import quick_lock
 from .errors import E2EMsgError
 from .store.database import Database, at_once
 from .store.libpq import READABLE, Descriptor, Waiting
@@ -135,26 +136,28 @@ class _DiskThread:
         if self._get_hub() is not self._pool.hub:
             work()
             return
-        outcome = self._pool.spawn(_error_of, work)
-        ended: BaseException | None = None
-        while not outcome.ready():
-            # Whoever is ended must not take along what the thread still uses.
+        under_way = quick_lock()
+        under_way.acquire()
+
+        def run() -> Exception | None:
+            # Gevent would write to the log what is raised here.
             try:
-                outcome.wait()
-            except BaseException as error:
-                ended = error
-        failure = ended or outcome.get()
+                work()
+            except Exception as error:
+                return error
+            finally:
+                under_way.release()
+            return None
+
+        outcome = self._pool.spawn(run)
+        try:
+            failure = outcome.get()
+        except BaseException:
+            # Whoever is ended must not take along what the thread still uses.
+            with under_way:
+                raise
         if failure is not None:
             raise failure
-
-
-def _error_of(work: Callable[[], None]) -> Exception | None:
-    # Gevent would write it to the log if it were raised.
-    try:
-        work()
-    except Exception as error:
-        return error
-    return None
 
 
 def _is_under_gevent() -> bool:
