@@ -80,10 +80,14 @@ class PostgresServer:
             self._url = make_url(given) if given else self._start_embedded()
         return self._url
 
-    def create_database(self) -> str:
-        """The URL of a fresh, empty database: `postgresql+psycopg://…`."""
+    def create_database(self, template: str = "") -> str:
+        """The URL of a fresh database, `postgresql+psycopg://…`: a copy of that with the URL
+        `template`, which nobody may use meanwhile, or empty.
+        """
         name = f"e2emsg_test_{uuid.uuid4().hex}"
-        self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        original = (make_url(template).database if template else None) or "template1"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        self.execute(statement.format(sql.Identifier(name), sql.Identifier(original)))
         self._databases.append(name)
         url = self.url.set(drivername="postgresql+psycopg", database=name)
         return url.render_as_string(hide_password=False)

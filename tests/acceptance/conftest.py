@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.acceptance.canaries import check_all, text_after, watch
 from tests.acceptance.people import People, Person
@@ -23,22 +25,29 @@ LOUD = {"LOG_LEVEL": "DEBUG", "GUNICORN_CMD_ARGS": "--access-logfile=- --log-lev
 JWT_SECRET_KEY = "acceptance-tests-only-" + "0123456789abcdef" * 4
 
 
-class Hosting:
-    """Fresh databases, and the environment of a host application on them."""
+HOST = "tests.acceptance.host"
 
-    def __init__(self, folder: Path, postgres: PostgresServer) -> None:
+
+class Hosting:
+    """Fresh databases, and the environment of a host application on them.
+
+    `python -m <host> create` makes the host's tables in a database, which is then copied.
+    """
+
+    def __init__(self, folder: Path, postgres: PostgresServer, host: str = HOST) -> None:
         self._folder = folder
         self._postgres = postgres
+        self._host = host
         self._numbers = itertools.count(1)
+        self._originals: dict[str, str] = {}
 
     def environment(self, database: str, **settings: object) -> dict[str, str]:
         """Make a database with the host's tables in it; the environment to serve it with.
 
         Settings are `E2EMSG_…` and `SQLALCHEMY_…` keys of the host's configuration.
         """
-        env = {"DATABASE_URL": self._new_url(database), "JWT_SECRET_KEY": JWT_SECRET_KEY, **LOUD}
+        env = self._environment(self._new_url(database, self._original(database)))
         env.update({name: json.dumps(value) for name, value in settings.items()})
-        run_once("tests.acceptance.host", "create", env=env)
         return env
 
     def log_path(self) -> Path:
@@ -56,10 +65,24 @@ class Hosting:
         path.write_text("\n".join(["from flask_e2emsg.gunicorn import *", *lines, ""]))
         return path
 
-    def _new_url(self, database: str) -> str:
+    def _original(self, database: str) -> str:
+        """The URL of a database that has the host's tables, and nothing in them, to be copied."""
+        if database not in self._originals:
+            url = self._new_url(database)
+            run_once(self._host, "create", env=self._environment(url))
+            self._originals[database] = url
+        return self._originals[database]
+
+    def _new_url(self, database: str, original: str = "") -> str:
         if database == "postgresql":
-            return self._postgres.create_database()
-        return f"sqlite:///{self._folder / f'database-{next(self._numbers)}.sqlite'}"
+            return self._postgres.create_database(original)
+        path = self._folder / f"database-{next(self._numbers)}.sqlite"
+        if original:
+            shutil.copyfile(str(make_url(original).database), path)
+        return f"sqlite:///{path}"
+
+    def _environment(self, url: str) -> dict[str, str]:
+        return {"DATABASE_URL": url, "JWT_SECRET_KEY": JWT_SECRET_KEY, **LOUD}
 
 
 @pytest.fixture(scope="session")
