@@ -98,6 +98,8 @@ def test_an_offline_device_seals_again_after_what_another_one_sent(
     other.call("send", bob.user_id, "first")
     for tab in (alice, bob):
         tab.wait_for_body("first")
+    # What comes while it is offline is held back, and so would be the end of the socket behind it.
+    other.wait("receipt", kind="delivered")
     other.context.set_offline(True)
     server.kill_worker()
     other.wait("disconnected")
