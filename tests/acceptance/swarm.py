@@ -115,10 +115,13 @@ class Residents:
         """The statuses that anybody got in place of a 101."""
         return {status for one in self.all for status in one.refusals}
 
-    def wait_until_all_are_live(self) -> None:
-        """Everybody has a socket; nobody has failed."""
+    def wait_until_all_are_live(self, arrivals: int = 0) -> None:
+        """Everybody has a socket, after so many arrivals each at least; nobody has failed.
+
+        Who has not yet noticed that its socket is lost passes for live.
+        """
         wait_until(
-            lambda: all(one.is_live for one in self.all),
+            lambda: all(one.is_live and len(one.arrivals) >= arrivals for one in self.all),
             ARRIVAL_SECONDS,
             lambda: f"{sum(one.is_live for one in self.all)} of {len(self.all)} are live",
         )

@@ -154,7 +154,7 @@ def test_sighup_in_turns_on_two_masters_is_noticed_by_nobody_for_long(
                 wait_until_replaced(one, old)
 
         outbox.send_during(restart, PAUSE_SECONDS)
-        residents.wait_until_all_are_live()
+        residents.wait_until_all_are_live(arrivals=1)
     assert (visitors.failures, visitors.answered > 100) == ([], True)
     assert {code for one in residents.all for code in one.closed_with} == {1012}
     assert p99(residents.arrivals) < patience.seconds(), residents.arrivals
@@ -185,7 +185,7 @@ def test_sigterm_loses_nothing_and_lets_requests_end(
         long_poll = pool.submit(carol.rest.get, "/api/sync", wait=30)
         wait_until(lambda: accepted_connections(server) >= before + 2, 5, lambda: "no requests run")
         outbox.send_during(replace, PAUSE_SECONDS)
-        residents.wait_until_all_are_live()
+        residents.wait_until_all_are_live(arrivals=1)
         assert slow.result() == 200
         assert long_poll.result().json["entries"] == []
         assert took[0] < GRACE_SECONDS
@@ -210,7 +210,7 @@ def test_max_requests_warns_at_start_and_closes_with_1012(
     outbox, old = Outbox(alice, bob), server.worker_pids()
     with Visitors(server.url) as visitors:
         outbox.send_during(lambda: wait_until_replaced(server, old), PAUSE_SECONDS)
-        residents.wait_until_all_are_live()
+        residents.wait_until_all_are_live(arrivals=1)
     assert (visitors.failures, visitors.answered > 50) == ([], True)
     assert {code for one in residents.all for code in one.closed_with} == {1012}
     assert_all_arrived_once(outbox, read_all(bob))
@@ -221,9 +221,8 @@ def test_after_a_kill_everybody_is_back_at_once_and_nothing_is_lost(
     server: GunicornServer, residents: Residents, alice: Person, bob: Person, patience: Patience
 ) -> None:
     outbox = Outbox(alice, bob)
-    for _ in range(KILLS):
+    for kills in range(1, KILLS + 1):
         outbox.send_during(server.kill_worker)
-        residents.wait_until_all_are_live()
-    assert len(residents.arrivals) >= KILLS * RESIDENTS
+        residents.wait_until_all_are_live(arrivals=kills)
     assert p99(residents.arrivals) < patience.seconds(), residents.arrivals
     assert_all_arrived_once(outbox, read_all(bob))
