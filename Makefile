@@ -16,7 +16,8 @@ LOWEST := $(VENV)/lowest
 LOWEST_PYTHON := $(LOWEST)/bin/python
 LOWEST_TESTS := tests/transport tests/extension \
 	$(addprefix tests/acceptance/test_,delivery.py driver.py other_servers.py shutdown.py) \
-	$(addprefix tests/client/test_,connection.py envelope.py vectors.py)
+	$(addprefix tests/client/test_,connection.py envelope.py tls.py vectors.py) \
+	tests/client/live/test_tls.py
 
 .PHONY: run demo test test-threads test-lowest check js screenshots bench bench-quick bench-workers bench-clients crucible nginx chromium clean
 

@@ -12,7 +12,7 @@ import random
 import ssl
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -31,6 +31,7 @@ from .receiving import Receiving
 from .rest import Tokens, seconds_of
 from .sending import Sending
 from .store import Store
+from .tls import ThreadSafeTls
 
 BATCH = 128  # entries that are stored and acknowledged together; half of what may be in flight
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.5, 30.0
@@ -137,12 +138,17 @@ class Connection:
         return connect(
             f"{self._url.replace('http', 'ws', 1)}/ws?{urlencode(at)}",
             additional_headers={"Authorization": f"Bearer {self._tokens.current()}"},
-            ssl=self._tls if self._url.startswith("https") else None,
+            ssl=self._thread_safe_tls() if self._url.startswith("https") else None,
             compression=None,
             open_timeout=OPEN_SECONDS,
             max_size=None,
             logger=_quiet,
         )
+
+    def _thread_safe_tls(self) -> ssl.SSLContext:
+        # The library has a thread that reads, and wants a context for no more than to wrap sockets.
+        context = self._tls or ssl.create_default_context()
+        return cast(ssl.SSLContext, ThreadSafeTls(context))
 
     def _serve(self, socket: ClientConnection) -> events.Disconnected:
         try:

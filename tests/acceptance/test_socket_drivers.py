@@ -2,82 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
-from flask_e2emsg.protocol.values import now
-from tests.acceptance.conftest import JWT_SECRET_KEY, Hosting
+from tests.acceptance.conftest import Hosting
 from tests.acceptance.people import People
-from tests.acceptance.tokens import sign
+from tests.acceptance.tls import TIMEOUT_SECONDS, TlsServer
 from tests.acceptance.wire import new_content, new_id
 from tests.servers import GunicornServer, WorkerClass, wait_until
 
 ON_THE_LOOP = "sockets are served on gevent's loop"
 WITH_THREADS = "sockets are served by a few threads"
 SAID: dict[WorkerClass, str] = {"gevent": ON_THE_LOOP, "gthread": WITH_THREADS}
-TIMEOUT_SECONDS = 20.0
 FEW_THREADS = 3
-
-
-class TlsServer(GunicornServer):
-    """A gunicorn that ends TLS itself, with a certificate that signs itself."""
-
-    def __init__(self, folder: Path, **options: Any) -> None:
-        certificate, key = folder / "certificate.pem", folder / "key.pem"
-        make_certificate(certificate, key)
-        self.context = ssl.create_default_context(cafile=str(certificate))
-        super().__init__(arguments=[f"--certfile={certificate}", f"--keyfile={key}"], **options)
-
-    def _answers(self) -> bool:
-        self._fail_if_dead()
-        try:
-            with urlopen(self.url.replace("http", "https"), context=self.context):
-                return True
-        except OSError:
-            return False
-
-    def connect(self, user_id: str) -> ClientConnection:
-        """A socket of this user's."""
-        claims = {"sub": user_id, "type": "access", "jti": new_id(), "fresh": False}
-        token = sign({**claims, "exp": now() + timedelta(hours=1)}, JWT_SECRET_KEY)
-        return connect(
-            self.ws_url.replace("ws:", "wss:"),
-            additional_headers={"Authorization": f"Bearer {token}"},
-            ssl=self.context,
-            open_timeout=TIMEOUT_SECONDS,
-        )
-
-
-def make_certificate(certificate: Path, key: Path) -> None:
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, private.public_key())
-    builder = builder.serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now() - timedelta(days=1))
-    builder = builder.not_valid_after(now() + timedelta(days=1))
-    signed = builder.add_extension(alternative, critical=False).sign(private, hashes.SHA256())
-    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
 
 
 @pytest.fixture(params=["gevent", "gthread"])
