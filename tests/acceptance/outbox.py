@@ -57,6 +57,9 @@ class Outbox:
                 self.settle()
                 time.sleep(pause)
             happening.result()
+        # Whose connection ended during the last pause notices it now.
+        self.send(1)
+        self.settle()
 
     def _settle_one(self, message_id: str) -> float:
         """Take the answer to one send; the seconds to wait before it is sent again."""

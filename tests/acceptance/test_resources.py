@@ -236,9 +236,18 @@ def test_nothing_is_left_after_draining(draining_server: GunicornServer) -> None
             one.expect_close(1012)
         assert [poll.result(DEADLINE_SECONDS).status for poll in polls] == [200] * 4
         assert_back_at(server, before)
-        names = {name for name in counts(server)["threads"] if name.startswith("e2emsg-")}
         # Until the process ends: requests may still come.
-        assert names - OF_THREADS == {"e2emsg-sends", "e2emsg-admissions"}
+        wait_until(
+            lambda: ours(server) == {"e2emsg-sends", "e2emsg-admissions"},
+            DEADLINE_SECONDS,
+            lambda: f"threads of ours: {ours(server)}",
+        )
+
+
+def ours(server: WebServer) -> set[str]:
+    """The threads of ours that serve no sockets."""
+    names = {name for name in counts(server)["threads"] if name.startswith("e2emsg-")}
+    return names - OF_THREADS
 
 
 def assert_back_at(server: WebServer, before: Counts) -> None:

@@ -164,11 +164,10 @@ def test_a_sync_that_waits_in_vain_comes_back_empty(alice: Person) -> None:
 def test_many_waiting_syncs_leave_the_server_to_others(people: People, alice: Person) -> None:
     waiters = [people.new("waiter").enrol() for _ in range(30)]
     with ThreadPoolExecutor(len(waiters)) as pool:
-        waiting = [pool.submit(sync, person, wait=3) for person in waiters]
-        started = time.monotonic()
+        waiting = [pool.submit(sync, person, wait=6) for person in waiters]
         for _ in range(5):
             assert alice.rest.get("/api/conversations").status == 200
-        assert time.monotonic() - started < 2
+        assert not any(one.done() for one in waiting)
         assert all(one.result(timeout=15)["entries"] == [] for one in waiting)
 
 

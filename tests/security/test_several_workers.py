@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 from websockets.exceptions import InvalidStatus
 
 from flask_e2emsg.store.leases import LEASE_SECONDS
@@ -37,13 +38,29 @@ def on_both_workers(alice: Person) -> list[SocketClient]:
     clients: list[SocketClient] = []
 
     def are_spread() -> bool:
-        if len(clients) == CAP - 1:  # A slot is free a moment after its socket has closed.
+        if len(clients) == CAP - 1:
             clients.pop(0).close()
-        clients.append(alice.connect())
+        clients.append(alice.reconnect())
         return all(sockets > 0 for sockets in sockets_by_worker(alice.server).values())
 
     wait_until(are_spread, 30, lambda: "all sockets go to one worker")
+    # A slot is free a moment after its socket has closed.
+    wait_until(lambda: slots_of(alice) == len(clients), 10, lambda: f"{slots_of(alice)} slots")
     return clients
+
+
+def slots_of(person: Person) -> int:
+    """How many slots this user holds, over all workers."""
+    assert isinstance(person.server, GunicornServer)
+    engine = sa.create_engine(person.server.environment["DATABASE_URL"])
+    count = sa.text(
+        "SELECT count(*) FROM e2emsg_connections c JOIN e2emsg_accounts a ON a.id = c.account_id"
+        " WHERE a.user_id = :user_id"
+    )
+    with engine.connect() as connection:
+        held = int(connection.execute(count, {"user_id": person.id}).scalar_one())
+    engine.dispose()
+    return held
 
 
 def sockets_by_worker(server: object) -> dict[int, int]:

@@ -84,6 +84,8 @@ def test_a_redis_that_is_killed_delays_messages_and_loses_none(
     redis: RedisServer, here: SocketClient, there: SocketClient
 ) -> None:
     usual = acceptance_seconds(here, there.user_id)
+    there.ack()
+    usually_delivered = delivery_seconds(here, there)
     redis.kill()
     try:
         down = acceptance_seconds(here, there.user_id)
@@ -99,26 +101,28 @@ def test_a_redis_that_is_killed_delays_messages_and_loses_none(
     back_at = time.monotonic()
     wait_for_the_bus(here, there)
     assert time.monotonic() - back_at < 5
-    assert statistics.median(delivery_seconds(here, there)) < 0.1
-    assert len([frame for frame in there.seen if frame["type"] == "message"]) == 3 * SAMPLES + 1
+    # As quick as before, which the sweep alone is not.
+    median = statistics.median(delivery_seconds(here, there))
+    assert median < statistics.median(usually_delivered) + 0.1
+    assert len([frame for frame in there.seen if frame["type"] == "message"]) == 4 * SAMPLES + 1
 
 
 def test_a_redis_that_stands_still_slows_no_answer(
     redis: RedisServer, here: SocketClient, there: SocketClient
 ) -> None:
-    before = acceptance_seconds(here, there.user_id)
-    redis.signal(signal.SIGSTOP)
-    try:
-        frozen = acceptance_seconds(here, there.user_id)
-        message_id = here.send(there.user_id)
-        there.expect("message", id=message_id, seconds=SWEEP_SECONDS + 1)
-    finally:
-        redis.signal(signal.SIGCONT)
-    here.accepted(message_id)
-    wait_for_the_bus(here, there)
-    after = acceptance_seconds(here, there.user_id)
-    # On both sides of it, since this machine has other work that comes and goes.
-    assert frozen[-2] < max(before[-2], after[-2]) + ACK_SLACK_SECONDS
+    usual, frozen = acceptance_seconds(here, there.user_id)[-2], []
+    for _ in range(3):
+        redis.signal(signal.SIGSTOP)
+        try:
+            frozen.append(acceptance_seconds(here, there.user_id)[-2])
+            message_id = here.send(there.user_id)
+            there.expect("message", id=message_id, seconds=SWEEP_SECONDS + 1)
+        finally:
+            redis.signal(signal.SIGCONT)
+        here.accepted(message_id)
+        wait_for_the_bus(here, there)
+    # Who waits for Redis does so each time; what else this machine does comes and goes.
+    assert min(frozen) < usual + ACK_SLACK_SECONDS
 
 
 def test_a_burst_that_overflows_the_subscribers_buffer_loses_nothing(
@@ -253,7 +257,9 @@ def test_workers_that_were_forked_from_one_process_hear_each_other(
     hosting: Hosting, worker_class: WorkerClass
 ) -> None:
     """The app is loaded before the fork where that is possible (under gevent drivers forbid it)."""
-    env = hosting.environment("postgresql", E2EMSG_SWEEP_SECONDS=60)
+    env = hosting.environment(
+        "postgresql", E2EMSG_SWEEP_SECONDS=60, E2EMSG_MAX_CONNECTIONS_PER_USER=1000
+    )
     forked = GunicornServer(
         APP,
         env=env,
