@@ -435,7 +435,9 @@ class FlaskRunServer(WebServer):
         return self._port > 0
 
 
-def run_once(module: str, *arguments: str, env: Mapping[str, str]) -> None:
+def run_once(
+    module: str, *arguments: str, env: Mapping[str, str], seconds: float = START_SECONDS
+) -> None:
     """Run `python -m module arguments` to its end, in the environment that a server would get."""
     command = [sys.executable, "-m", module, *arguments]
     environment = {**_clean_environment(), **env}
@@ -445,7 +447,7 @@ def run_once(module: str, *arguments: str, env: Mapping[str, str]) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=START_SECONDS,
+        timeout=seconds,
         check=False,
     )
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stderr}"

@@ -213,7 +213,8 @@ def test_a_pooler_that_passes_no_notifications_on(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestRedis:
-    def test_that_answers(self, host: Host, sound: Flask) -> None:
+    def test_that_answers(self, host: Host, sound: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("flask_e2emsg.delivery.redis_channel.PUBLISH_SECONDS", 10.0)
         with RedisServer() as redis:
             assert examine(host(E2EMSG_BUS_URL=redis.url)).exit_code == 0
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from flask_e2emsg.delivery import pump as pump_module
 from flask_e2emsg.delivery.pump import (
     BYTES_AT_ONCE,
     ENTRIES_AT_ONCE,
-    GAP_SECONDS,
     MAX_EPHEMERAL,
     MAX_FRESH_BYTES,
     MAX_UNANSWERED,
@@ -32,6 +32,8 @@ from tests.delivery.fakes import (
     started,
     take_all,
 )
+
+A_MOMENT = 0.5
 
 # Where entries come from.
 
@@ -61,7 +63,10 @@ def test_offers_in_the_wrong_order_arrive_in_the_right_one() -> None:
     assert positions(take_all(one)) == [1, 2, 3, 4, 5, 6]
 
 
-def test_offers_in_the_wrong_order_spare_the_database_when_the_gap_closes_soon() -> None:
+def test_offers_in_the_wrong_order_spare_the_database_when_the_gap_closes_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pump_module, "GAP_SECONDS", 60.0)
     log = Log()
     one = started(log)
     one.offer(entries(3, 4))
@@ -74,14 +79,17 @@ def test_offers_in_the_wrong_order_spare_the_database_when_the_gap_closes_soon()
     assert one.look_again_at is None
 
 
-def test_a_gap_that_does_not_close_is_read_after_a_moment() -> None:
+def test_a_gap_that_does_not_close_is_read_after_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pump_module, "GAP_SECONDS", A_MOMENT)
     log = Log(*entries(1, 3))
     one = started(log)
     one.offer([entry(1), entry(3)])
     assert positions(one.take_entries()) == [1]
     assert one.take_entries() == []
     assert one.look_again_at is not None
-    assert one.look_again_at - time.monotonic() <= GAP_SECONDS
+    assert one.look_again_at - time.monotonic() <= A_MOMENT
     assert positions(take_all(one)) == [2, 3]
     assert len(log.reads) == 1
 
@@ -540,7 +548,8 @@ def test_offers_from_other_threads_arrive_whole_and_in_order() -> None:
     def write() -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while len(arrived) < last and time.monotonic() < deadline:
-            one.stirred.wait(GAP_SECONDS)  # A gap is looked at again though nothing stirs.
+            # A gap is looked at again though nothing stirs.
+            one.stirred.wait(pump_module.GAP_SECONDS)
             one.stirred.clear()
             arrived.extend(positions(one.take_entries()))
 

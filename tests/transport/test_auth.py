@@ -24,7 +24,7 @@ from flask_e2emsg.transport import auth
 
 SECRET = "a secret of these tests, long enough for HS256"
 SETTINGS = Settings()
-LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
 
 
 class FakeTickets:

@@ -30,7 +30,7 @@ SECRET = "a secret of these tests, which is long enough for HS512 as well, and s
 OTHER = "another secret of these tests, which is long enough for HS512 as well, too"
 PRIVATE_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 NOW = datetime.now(UTC).replace(microsecond=0)
-HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)  # much longer than all tests take
 
 
 def app_with(**config: object) -> Flask:
@@ -75,8 +75,8 @@ HOSTS: dict[str, Callable[[], Flask]] = {
     "audience": lambda: app_with(JWT_DECODE_AUDIENCE="chat"),
     "audiences": lambda: app_with(JWT_DECODE_AUDIENCE=["mail", "chat"]),
     "issuer": lambda: app_with(JWT_DECODE_ISSUER="us"),
-    "leeway": lambda: app_with(JWT_DECODE_LEEWAY=3600),
-    "leeway as a time": lambda: app_with(JWT_DECODE_LEEWAY=HOUR),
+    "leeway": lambda: app_with(JWT_DECODE_LEEWAY=86400),
+    "leeway as a time": lambda: app_with(JWT_DECODE_LEEWAY=DAY),
     "any subject": lambda: app_with(JWT_VERIFY_SUB=False),
     "another claim": lambda: app_with(JWT_IDENTITY_CLAIM="uid"),
     "algorithms": lambda: app_with(JWT_DECODE_ALGORITHMS=["HS512", "HS256"]),
@@ -93,7 +93,7 @@ def signed(
     key: Any = SECRET, algorithm: str = "HS256", kid: str | None = None, **claims: object
 ) -> str:
     """An access token of alice's with these claims instead; None leaves one out."""
-    usual = {"sub": "alice", "type": "access", "jti": "1", "fresh": False, "exp": NOW + 24 * HOUR}
+    usual = {"sub": "alice", "type": "access", "jti": "1", "fresh": False, "exp": NOW + 24 * DAY}
     merged = {name: value for name, value in {**usual, **claims}.items() if value is not None}
     headers = None if kid is None else {"kid": kid}
     return jwt.encode(merged, key, algorithm=algorithm, headers=headers)
@@ -123,12 +123,12 @@ TOKENS: dict[str, str] = {
     "no fresh": signed(fresh=None),
     "fresh": signed(fresh=True),
     "no exp": signed(exp=None),
-    "expired": signed(exp=NOW - HOUR / 2),
-    "expired long ago": signed(exp=NOW - 24 * HOUR),
+    "expired": signed(exp=NOW - DAY / 2),
+    "expired long ago": signed(exp=NOW - 24 * DAY),
     "exp no number": signed(exp="soon"),
-    "not yet": signed(nbf=NOW + HOUR / 2),
-    "not for long": signed(nbf=NOW + 24 * HOUR),
-    "of tomorrow": signed(iat=NOW + 24 * HOUR),
+    "not yet": signed(nbf=NOW + DAY / 2),
+    "not for long": signed(nbf=NOW + 24 * DAY),
+    "of tomorrow": signed(iat=NOW + 24 * DAY),
     "audience": signed(aud="chat"),
     "audiences": signed(aud=["x", "chat"]),
     "second audience": signed(aud="mail"),
