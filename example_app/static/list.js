@@ -12,6 +12,7 @@ const TITLE = document.title;
 
 export class ConversationList {
   #entries = new Map(); // by contact: {contact, last, unread}
+  #rows = new Map(); // by contact
   #typing = new Set();
   #waiting = null; // messages that came while the list was being loaded
   #before = null;
@@ -107,38 +108,60 @@ export class ConversationList {
 
   #render() {
     const entries = [...this.#entries.values()].sort(byNewest);
-    const list = byId("conversations");
-    const focused = document.activeElement?.closest?.("#conversations a")?.dataset.contact;
-    list.replaceChildren(...entries.map((entry) => this.#item(entry)));
-    if (focused !== undefined) list.querySelector(`[data-contact="${CSS.escape(focused)}"]`)?.focus();
+    const focused = document.activeElement;
+    let next = byId("conversations").firstElementChild;
+    for (const entry of entries) {
+      const row = this.#rowOf(entry);
+      // Only what has moved is moved: whoever is just clicking on another one is not disturbed.
+      if (row === next) next = row.nextElementSibling;
+      else byId("conversations").insertBefore(row, next);
+    }
+    if (focused !== document.activeElement) /** @type {HTMLElement} */ (focused).focus();
     byId("no-conversations").hidden = entries.length > 0;
     const unread = entries.reduce((sum, entry) => sum + entry.unread, 0);
     document.title = unread ? `(${unread}) ${TITLE}` : TITLE;
   }
 
-  #item({ contact, last, unread }) {
+  /** The contact's row, made once, with what it shows now. */
+  #rowOf({ contact, last, unread }) {
+    const row = this.#rows.get(contact) ?? new Row(contact);
+    this.#rows.set(contact, row);
     const name = this.people.nameOf(contact);
     const isTyping = this.#typing.has(contact);
-    const preview = isTyping ? "typing…" : last ? previewInWords(last, last.isMine ? "You" : name) : "No messages yet";
-    const link = make(
-      "a",
-      {
-        href: `#/${encodeURIComponent(contact)}`,
-        "data-contact": contact,
-        "aria-current": contact === this.#current ? "true" : null,
-      },
-      paintAvatar(make("span", { class: "avatar", "aria-hidden": "true" }), name),
-      make("span", { class: "name" }, name),
-      last?.createdAt ? make("time", { datetime: last.createdAt }, shortTime(new Date(last.createdAt))) : null,
-      make("span", { class: isTyping ? "preview typing" : "preview" }, preview),
-      unread ? badge(unread) : null,
-    );
-    return make("li", {}, link);
+    const words = last ? previewInWords(last, last.isMine ? "You" : name) : "No messages yet";
+    const preview = isTyping ? "typing…" : words;
+    row.show({ name, isTyping, preview, unread, at: last?.createdAt, isCurrent: contact === this.#current });
+    return row.element;
   }
 }
 
-function badge(unread) {
-  return make("span", { class: "badge" }, String(unread), make("span", { class: "unseen" }, " unread"));
+/** One conversation. Its elements stay, since a click whose element is replaced meanwhile is none. */
+class Row {
+  #avatar = make("span", { class: "avatar", "aria-hidden": "true" });
+  #name = make("span", { class: "name" });
+  #time = make("time");
+  #preview = make("span");
+  #badge = make("span", { class: "badge" });
+
+  /** @param {string} contact */
+  constructor(contact) {
+    const parts = [this.#avatar, this.#name, this.#time, this.#preview, this.#badge];
+    this.link = make("a", { href: `#/${encodeURIComponent(contact)}` }, ...parts);
+    this.element = make("li", {}, this.link);
+  }
+
+  show({ name, isTyping, preview, unread, at, isCurrent }) {
+    paintAvatar(this.#avatar, name);
+    this.#name.textContent = name;
+    this.#time.dateTime = at ?? "";
+    this.#time.textContent = at ? shortTime(new Date(at)) : "";
+    this.#preview.className = isTyping ? "preview typing" : "preview";
+    this.#preview.textContent = preview;
+    this.#badge.hidden = !unread;
+    this.#badge.replaceChildren(...(unread ? [String(unread), make("span", { class: "unseen" }, " unread")] : []));
+    if (isCurrent) this.link.setAttribute("aria-current", "true");
+    else this.link.removeAttribute("aria-current");
+  }
 }
 
 /** Whether a message comes after another one in the mailbox. */

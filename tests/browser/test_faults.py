@@ -73,7 +73,8 @@ def test_two_tabs_share_one_identity_and_one_outbox(alice: Tab, bob: Tab, device
         tab.wait_for_body("to both tabs")
         tab.wait_for_body("4 of False")
         assert len(tab.told("message")) == 11
-    bob.wait_for_body("4 of False")
+    for body in ("4 of False", "to both tabs"):
+        bob.wait_for_body(body)
     assert len(bob.told("message")) == 11
     assert not bob.told("gap") + bob.told("fork")
 

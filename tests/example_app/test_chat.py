@@ -150,6 +150,21 @@ def test_several_conversations_stand_in_the_order_of_their_news(
     expect(names).to_have_text([ben.name, eva.name])
 
 
+def test_a_click_opens_a_conversation_that_has_news_at_the_same_moment(
+    ada: Person, ben: Person
+) -> None:
+    ada.open(ben.name)
+    ada.say("early")
+    expect(ben.item(ada.name)).to_contain_text("early")
+    ben.item(ada.name).locator(".preview").hover()
+    ben.page.mouse.down()
+    ada.say("at that moment")
+    expect(ben.item(ada.name)).to_contain_text("at that moment")
+    expect(ben.item(ada.name)).to_contain_text("2 unread")
+    ben.page.mouse.up()
+    expect(ben.by_id("contact-name")).to_have_text(ada.name)
+
+
 def test_notes_to_oneself(ada: Person) -> None:
     ada.page.get_by_label("Username to write to").fill(ada.name)
     ada.page.get_by_role("button", name="Add").click()
@@ -187,6 +202,7 @@ def test_a_token_is_renewed_and_an_ended_one_is_said(ada: Person, ben: Person) -
     with ada.page.expect_response("**/api/token") as renewal:
         ada.by_id("server-button").click()
     assert renewal.value.ok
+    expect(ada.by_id("server-error")).to_have_text("Nothing yet.")  # so the token has been taken
     ada.page.clock.set_fixed_time(now + 180 * 60)
     ada.by_id("server-close").click()
     ada.by_id("server-button").click()
