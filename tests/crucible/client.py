@@ -154,12 +154,13 @@ class Client:
 
     async def look(self, path: str) -> None:
         """Journal what a route shows."""
-        address = self._dice.choice(self._addresses)
+        address, asked_at = self._dice.choice(self._addresses), time.monotonic()
         try:
             status, body = await asyncio.to_thread(get, address, path, self.wallet.for_rest)
         except (OSError, http.client.HTTPException):
             return
-        self.journal.note("rest", path=path, status=status, messages=messages_in(body))
+        shown = messages_in(body)
+        self.journal.note("rest", path=path, status=status, messages=shown, asked_at=asked_at)
 
     # One connection.
 
@@ -168,6 +169,7 @@ class Client:
         # What is revoked from now on may have let it in just before.
         what_is_wrong = self.wallet.what_is_wrong(token)
         headers, query = self._credential(token)
+        asked_at = time.monotonic()
         try:
             async with connect(
                 f"ws://{self._addresses[master]}/api/ws?{urlencode(query)}",
@@ -184,8 +186,9 @@ class Client:
                 await self._serve(_Connection(next(self._numbers), master, socket, token))
         except InvalidStatus as refusal:
             status = refusal.response.status_code
+            is_good = self.wallet.is_good(token)
             self.journal.note(
-                "turned_away", status=status, has_good_token=self.wallet.is_good(token)
+                "turned_away", status=status, has_good_token=is_good, asked_at=asked_at
             )
             if status == 401:
                 self.wallet.drop()

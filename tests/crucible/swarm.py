@@ -21,6 +21,7 @@ class Swarm:
 
     def __init__(self, clients: Sequence[Client], contacts: int, dice: random.Random) -> None:
         self.clients = clients
+        self.written = 0  # messages
         self._dice = dice
         self._contacts = {
             client.id: self._dice.sample([one.id for one in clients], contacts)
@@ -42,6 +43,7 @@ class Swarm:
         end = now + seconds
         while now < end:
             count = self._write_some()
+            self.written += count
             now += self._dice.expovariate(per_second / count)
             await asyncio.sleep(max(0.0, now - loop.time()))
 

@@ -48,6 +48,7 @@ class Trial:
     profile: Profile
     database: str
     seed: int
+    written: int  # messages
     evidence: Evidence
     violations: Sequence[Violation]
 
@@ -82,7 +83,7 @@ async def run(profile: Profile, database: str, seed: int, folder: Path) -> Trial
     evidence.write(folder)
     for client in swarm.clients:
         client.journal.write(folder)
-    return Trial(profile, database, seed, evidence, check(evidence))
+    return Trial(profile, database, seed, swarm.written, evidence, check(evidence))
 
 
 class _Traffic:
