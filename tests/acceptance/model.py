@@ -112,16 +112,18 @@ class Model:
         if letter.recipient != user_id:
             assert entry["seq"] == seq, f"accepted at {seq}: {entry}"
 
+    def shows_marks_on_notes(self, person: Person, log: list[Frame]) -> bool:
+        """Whether all marks on letters to oneself are stored; they make no receipt."""
+        place = positions(log, person.id)
+        shown = {one["id"]: one for one in history(person, person.id)}
+        return all(
+            shown[letter.id]["delivered_at"] or not self.is_delivered(letter, place[letter.id])
+            for letter in self.letters.values()
+            if letter.sender == letter.recipient == person.id
+        ) and all(one["read_at"] or one["id"] not in self.read for one in shown.values())
+
     def _check_history(self, person: Person, other: str, ids: set[str], log: list[Frame]) -> None:
-        found: list[Frame] = []
-        before: int | None = None
-        while True:
-            path = f"/api/messages/{segment(other)}"
-            page = person.rest.get(path, before=before, limit=50).json
-            found += page["messages"]
-            if not page["has_more"]:
-                break
-            before = page["next"]
+        found = history(person, other)
         place = positions(log, person.id)
         newest_first = sorted(ids, key=lambda one: -place[one])
         assert [one["id"] for one in found] == newest_first, f"history of {person.id} with {other}"
@@ -145,6 +147,18 @@ def positions(log: list[Frame], user_id: str) -> dict[str, int]:
     """Where each message stands: to oneself, where it was received rather than sent."""
     # The received entry is written behind the sent one.
     return {entry["id"]: entry["seq"] for entry in log if entry["type"] == "message"}
+
+
+def history(person: Person, other: str) -> list[Frame]:
+    """All that the two have written to each other, newest first."""
+    found: list[Frame] = []
+    before: int | None = None
+    while True:
+        page = person.rest.get(f"/api/messages/{segment(other)}", before=before, limit=50).json
+        found += page["messages"]
+        if not page["has_more"]:
+            return found
+        before = page["next"]
 
 
 def receipts_in(log: list[Frame]) -> Counter[Receipt]:

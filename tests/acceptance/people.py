@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.acceptance.canaries import watch
 from tests.acceptance.client import ConnectionLost, SocketClient
@@ -69,7 +69,7 @@ class Person:
         while True:
             try:
                 return self.connect_with(headers=self._bearer(), **_cursor_query(cursor))
-            except (OSError, InvalidHandshake, ConnectionLost):
+            except (OSError, InvalidHandshake, ConnectionClosed, ConnectionLost):
                 if time.monotonic() > deadline:
                     raise
 

@@ -97,6 +97,7 @@ class Game:
         while not self._is_settled():
             assert time.monotonic() < deadline, f"not settled: {self._story()}"
             self._take(eager)
+            self._repeat_lost_marks()
             time.sleep(POLL_SECONDS)
         for player in self._players:
             player.settled()
@@ -157,6 +158,7 @@ class Game:
         """What was sent without an answer over a connection that is gone may not have come."""
         for player in self._players:
             if player.may_have_lost_marks:
+                player.may_have_lost_marks = False
                 player.repeat_reads()
                 seq = self.model.acked[player.person.id]
                 assert player.person.rest.post("/api/sync/ack", {"seq": seq}).status == 200
@@ -164,12 +166,19 @@ class Game:
     def _is_settled(self) -> bool:
         for person in self._people:
             self._read_on(person)
-        return all(
-            player.is_answered and player.has_all(len(self.mailboxes[player.person.id]))
-            for player in self._players
-        ) and all(
-            self.model.receipts_of(user, self.mailboxes) <= receipts_in(log)
-            for user, log in self.mailboxes.items()
+        return (
+            all(
+                player.is_answered and player.has_all(len(self.mailboxes[player.person.id]))
+                for player in self._players
+            )
+            and all(
+                self.model.receipts_of(user, self.mailboxes) <= receipts_in(log)
+                for user, log in self.mailboxes.items()
+            )
+            and all(
+                self.model.shows_marks_on_notes(person, self.mailboxes[person.id])
+                for person in self._people
+            )
         )
 
     def _read_on(self, person: Person) -> None:

@@ -49,7 +49,7 @@ def lost_its_database(faults: Sequence[Fault], event: Event) -> bool:
     The host's own session is closed after our answer is made, and Flask answers 500 in its place
     when the connection to the database has ended meanwhile. A busy worker may answer late.
     """
-    asked_at: float = event.get("asked_at", event["at"])
+    asked_at = event["asked_at"] if "asked_at" in event else event["at"]
     return event["status"] == 500 and any(
         fault.name in DATABASE_FAULTS
         and fault.began <= event["at"]
