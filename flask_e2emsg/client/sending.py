@@ -259,9 +259,12 @@ class Sending:
         with suppress(ServerError):
             page = self._rest.history(contact, None, 100)
             stored = {frame["id"] for frame in page["messages"]}
-            for item in self._store.outbox.to(contact):
-                if item.id not in stored:
-                    self._store.outbox.mark_tried(item.id, False)
+            with self._lock:
+                # What is under way may be stored by now, with the bytes that it has.
+                stored.add(self._unanswered.get(contact, ""))
+                for item in self._store.outbox.to(contact):
+                    if item.id not in stored:
+                        self._store.outbox.mark_tried(item.id, False)
         self.reseal([contact])
 
     def written_elsewhere(self, recipient: str, kid: bytes, link: Link) -> None:

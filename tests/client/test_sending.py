@@ -116,6 +116,15 @@ def test_a_stale_key_stops_until_it_is_accepted_and_then_all_is_sealed_for_it(de
     assert [desk.read(frame, new).n for frame in desk.out[2:]] == [2, 3]
 
 
+def test_what_is_under_way_when_a_key_is_accepted_keeps_its_bytes(desk: Desk) -> None:
+    one = desk.write("one")
+    desk.contacts.accept("bob", None)
+    desk.sending.resume("bob")  # the history does not show it yet
+    desk.accept(one)
+    desk.write("two")
+    assert desk.read(desk.out[1]).prev == hash_in(desk.out[0])
+
+
 def test_a_stale_key_that_was_accepted_meanwhile_is_just_sealed_for(desk: Desk) -> None:
     new = IdentityKey.generate()
     message_id = desk.write("one")
