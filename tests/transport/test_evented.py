@@ -138,15 +138,16 @@ def test_a_reader_that_takes_nothing_is_cut_at_the_deadline(
     assert 0.25 < time.monotonic() - started < 5
 
 
-def test_a_reader_that_keeps_taking_a_little_is_not_cut(
-    tiny_sockets: tuple[socket.socket, socket.socket],
-) -> None:
-    server, client = tiny_sockets
-    sent, pace, taken = text_frame(b"x" * 130_000), threading.Event(), bytearray()
-    serve(server, LIMIT, write_timeout_seconds=0.3).say([sent])
-    while len(taken) < len(sent):
-        taken += client.recv(2000)
-        pace.wait(0.02)
+def test_a_reader_that_keeps_taking_a_little_is_not_cut() -> None:
+    server, client = connected_sockets(receive_buffer=32_768)
+    sent, pace, taken = text_frame(b"x" * 3_000_000), threading.Event(), bytearray()
+    with server, client:
+        serve(server, LIMIT, write_timeout_seconds=1.0).say([sent])
+        began = time.monotonic()
+        while len(taken) < len(sent):
+            taken += client.recv(60_000)
+            pace.wait(0.03)
+        assert time.monotonic() - began > 1.5
     assert digest(taken) == digest(sent)
 
 
