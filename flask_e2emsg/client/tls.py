@@ -69,10 +69,10 @@ class TlsSocket:
                 self._tls.do_handshake()
                 return
             except ssl.SSLWantReadError:
-                self._sock.sendall(self._leaving.read())
-                self._take()
+                pass
             finally:
                 self._sock.sendall(self._leaving.read())
+            self._take()
 
     def _take(self) -> None:
         data = self._sock.recv(RECEIVE_BYTES)
