@@ -137,6 +137,7 @@ export class ConversationList {
 
 /** One conversation. Its elements stay, since a click whose element is replaced meanwhile is none. */
 class Row {
+  #link;
   #avatar = make("span", { class: "avatar", "aria-hidden": "true" });
   #name = make("span", { class: "name" });
   #time = make("time");
@@ -146,8 +147,8 @@ class Row {
   /** @param {string} contact */
   constructor(contact) {
     const parts = [this.#avatar, this.#name, this.#time, this.#preview, this.#badge];
-    this.link = make("a", { href: `#/${encodeURIComponent(contact)}` }, ...parts);
-    this.element = make("li", {}, this.link);
+    this.#link = make("a", { href: `#/${encodeURIComponent(contact)}` }, ...parts);
+    this.element = make("li", {}, this.#link);
   }
 
   show({ name, isTyping, preview, unread, at, isCurrent }) {
@@ -159,8 +160,8 @@ class Row {
     this.#preview.textContent = preview;
     this.#badge.hidden = !unread;
     this.#badge.replaceChildren(...(unread ? [String(unread), make("span", { class: "unseen" }, " unread")] : []));
-    if (isCurrent) this.link.setAttribute("aria-current", "true");
-    else this.link.removeAttribute("aria-current");
+    if (isCurrent) this.#link.setAttribute("aria-current", "true");
+    else this.#link.removeAttribute("aria-current");
   }
 }
 

@@ -174,15 +174,6 @@ class Visitors:
         for thread in self._threads:
             thread.join(VISIT_SECONDS)
 
-    def wait_until_answered(self, count: int) -> None:
-        """So many have got an answer, however slow the machine is, and none has failed."""
-        wait_until(
-            lambda: self.answered >= count or bool(self.failures),
-            ARRIVAL_SECONDS,
-            lambda: f"{self.answered} were answered",
-        )
-        assert self.failures == []
-
     def _run(self) -> None:
         while not self._ended.wait(self._pause):
             try:

@@ -38,13 +38,13 @@ def engine(env: dict[str, str]) -> Iterator[Engine]:
     made.dispose()
 
 
-def dump(engine: Engine) -> str:
-    """Every value in every table, of the host's tables too."""
+def dump(engine: Engine, *, without: type | tuple[()] = ()) -> str:
+    """Every value in every table, of the host's tables too, but for those of one type."""
     tables = sa.MetaData()
     tables.reflect(engine)
     with engine.connect() as connection:
         return "\n".join(
-            f"{table.name} {tuple(row)}"
+            f"{table.name} {[value for value in row if not isinstance(value, without)]}"
             for table in tables.sorted_tables
             for row in connection.execute(sa.select(table))
         )
@@ -178,7 +178,8 @@ def test_no_address_of_a_client_is_stored(world: World, engine: Engine) -> None:
     assert world.sender.rest.post("/api/ws-ticket", {}).status == 200
     forwarded = {"X-Forwarded-For": "203.0.113.7", "User-Agent": "some browser"}
     assert world.sender.rest.call("GET", "/api/session", headers=forwarded).status == 200
-    stored = dump(engine)
+    # Three bytes such as those of ::1 may stand in a ciphertext by chance.
+    stored = dump(engine, without=bytes)
     assert world.sender.id in stored
-    for address in ("127.0.0.1", "203.0.113.7", "some browser"):
+    for address in ("127.0.0.1", "203.0.113.7", "some browser", "::1"):
         assert address not in stored

@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -26,7 +25,7 @@ from tests.servers import GunicornServer, new_listener, run_once, wait_until
 RESIDENTS = 20
 BACK_SECONDS = 3.0  # of 99 in 100, on a machine that does nothing else
 START_SECONDS = 1.0  # of the host's app, on such a machine
-RESTARTS = 3
+RESTARTS, MOST_RESTARTS = 3, 12  # as many as it takes until enough have visited meanwhile
 PAUSE_SECONDS = 0.05  # between batches of 20 messages
 KILLS = 3
 REPLACED_SECONDS = 20.0
@@ -120,14 +119,6 @@ class Patience:
         self._slowdown = max(self._slowdown, (time.monotonic() - began) / START_SECONDS)
         return BACK_SECONDS * self._slowdown
 
-    @contextmanager
-    def grows(self) -> Iterator[None]:
-        """Measure beside what is done meanwhile, and takes processors as well."""
-        with ThreadPoolExecutor(1) as pool:
-            measuring = pool.submit(self.seconds)
-            yield
-            measuring.result()
-
 
 @pytest.fixture
 def patience(env: dict[str, str], residents: Residents) -> Patience:
@@ -156,17 +147,17 @@ def test_sighup_in_turns_on_two_masters_is_noticed_by_nobody_for_long(
         outbox = Outbox(alice, bob)
 
         def restart() -> None:
-            for turn in range(RESTARTS):
+            for turn in range(MOST_RESTARTS):
+                if turn >= RESTARTS and visitors.answered > 100:
+                    return
                 one = (server, successor)[turn % 2]
                 old = one.worker_pids()
                 os.kill(one.pid, signal.SIGHUP)
                 wait_until_replaced(one, old)
 
-        with patience.grows():
-            outbox.send_during(restart, PAUSE_SECONDS)
+        outbox.send_during(restart, PAUSE_SECONDS)
         residents.wait_until_all_are_live(arrivals=1)
-        visitors.wait_until_answered(100)
-    assert visitors.failures == []
+    assert (visitors.failures, visitors.answered > 100) == ([], True)
     assert {code for one in residents.all for code in one.closed_with} == {1012}
     assert p99(residents.arrivals) < patience.seconds(), residents.arrivals
     assert_all_arrived_once(outbox, read_all(bob))
@@ -222,8 +213,7 @@ def test_max_requests_warns_at_start_and_closes_with_1012(
     with Visitors(server.url) as visitors:
         outbox.send_during(lambda: wait_until_replaced(server, old), PAUSE_SECONDS)
         residents.wait_until_all_are_live(arrivals=1)
-        visitors.wait_until_answered(50)
-    assert visitors.failures == []
+    assert (visitors.failures, visitors.answered > 50) == ([], True)
     assert {code for one in residents.all for code in one.closed_with} == {1012}
     assert_all_arrived_once(outbox, read_all(bob))
 
@@ -234,8 +224,7 @@ def test_after_a_kill_everybody_is_back_at_once_and_nothing_is_lost(
 ) -> None:
     outbox = Outbox(alice, bob)
     for kills in range(1, KILLS + 1):
-        with patience.grows():
-            outbox.send_during(server.kill_worker)
+        outbox.send_during(server.kill_worker)
         residents.wait_until_all_are_live(arrivals=kills)
     assert p99(residents.arrivals) < patience.seconds(), residents.arrivals
     assert_all_arrived_once(outbox, read_all(bob))

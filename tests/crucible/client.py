@@ -154,13 +154,12 @@ class Client:
 
     async def look(self, path: str) -> None:
         """Journal what a route shows."""
-        address, asked_at = self._dice.choice(self._addresses), time.monotonic()
+        address = self._dice.choice(self._addresses)
         try:
             status, body = await asyncio.to_thread(get, address, path, self.wallet.for_rest)
         except (OSError, http.client.HTTPException):
             return
-        shown = messages_in(body)
-        self.journal.note("rest", path=path, status=status, messages=shown, asked_at=asked_at)
+        self.journal.note("rest", path=path, status=status, messages=messages_in(body))
 
     # One connection.
 
@@ -169,7 +168,6 @@ class Client:
         # What is revoked from now on may have let it in just before.
         what_is_wrong = self.wallet.what_is_wrong(token)
         headers, query = self._credential(token)
-        asked_at = time.monotonic()
         try:
             async with connect(
                 f"ws://{self._addresses[master]}/api/ws?{urlencode(query)}",
@@ -186,9 +184,8 @@ class Client:
                 await self._serve(_Connection(next(self._numbers), master, socket, token))
         except InvalidStatus as refusal:
             status = refusal.response.status_code
-            is_good = self.wallet.is_good(token)
             self.journal.note(
-                "turned_away", status=status, has_good_token=is_good, asked_at=asked_at
+                "turned_away", status=status, has_good_token=self.wallet.is_good(token)
             )
             if status == 401:
                 self.wallet.drop()

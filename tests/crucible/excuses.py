@@ -30,7 +30,7 @@ DATABASE_FAULTS = (
 BUS_FAULTS = ("kill_redis", "stop_redis", "cut_bus")
 AFTERMATH_SECONDS = 12.0  # in which what a fault has done may still be noticed
 LATE_SECONDS = 4.0  # the sweep's pace, and as much again
-ANSWER_SECONDS = 2.0  # from when a database is back until the last question that suffers from it
+ANSWER_SECONDS = 2.0  # from when a database is back until the last answer that suffered from it
 
 
 def explains_loss(faults: Sequence[Fault], closed: Event) -> bool:
@@ -47,13 +47,10 @@ def lost_its_database(faults: Sequence[Fault], event: Event) -> bool:
     """Whether the host itself may have failed.
 
     The host's own session is closed after our answer is made, and Flask answers 500 in its place
-    when the connection to the database has ended meanwhile. A busy worker may answer late.
+    when the connection to the database has ended meanwhile.
     """
-    asked_at = event["asked_at"] if "asked_at" in event else event["at"]
     return event["status"] == 500 and any(
-        fault.name in DATABASE_FAULTS
-        and fault.began <= event["at"]
-        and asked_at <= fault.ended + ANSWER_SECONDS
+        fault.name in DATABASE_FAULTS and fault.began <= event["at"] <= fault.ended + ANSWER_SECONDS
         for fault in faults
     )
 

@@ -54,16 +54,6 @@ def test_a_host_that_lost_its_database_may_fail_in_rest() -> None:
     assert story.violated() == set()
 
 
-def test_what_was_asked_during_a_fault_may_be_answered_late() -> None:
-    story = Story.told()
-    late = event(9.0, "rest", path="/api/sync", status=500, messages=[], asked_at=2.0)
-    story.ben.append(late)
-    story.faults.append(Fault("end_backends", 1.5, 1.6))
-    assert story.violated() == set()
-    late["asked_at"] = 4.0
-    assert story.violated() == {"I10"}
-
-
 def test_the_kill_of_another_master_explains_nothing() -> None:
     story = Story.told()
     story.faults.append(Fault("kill_worker", 1.9, 2.0, master=1))

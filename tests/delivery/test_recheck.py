@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -124,8 +125,8 @@ def test_who_is_unwanted_is_out_within_a_second(
         host.unwanted.add(bob.owner.user_id)
         wait_for_close(bob)
         seconds.append(time.monotonic() - began)
-    # Half of it is the time between two rounds: one that the machine did not hold up.
-    assert min(seconds) < 1
+    # Half of it is the time between two rounds, and the machine may hold up one of them.
+    assert statistics.median(seconds) < 1
     assert carol.close_code is None
 
 
@@ -260,8 +261,7 @@ def test_wishes_do_not_make_a_slow_host_be_asked_all_the_time(
         host.asked_again.clear()
         host.asked_again.wait(0.1)
     # Half a second of work a round: two or three on credit, and then three tenths of the time.
-    assert len(host.asked) <= 5 * 250
-    wait_until(lambda: len(host.asked) > 250, DEADLINE_SECONDS, lambda: "no second round")
+    assert 250 < len(host.asked) <= 5 * 250
 
 
 def test_what_ends_with_a_fault_loses_no_answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -99,7 +100,7 @@ def test_a_redis_that_stands_still_holds_up_nobody(
                 seconds.append(time.monotonic() - began)
     finally:
         server.signal(signal.SIGCONT)
-    assert min(seconds) < 2 * PUBLISH_SECONDS + 0.2
+    assert statistics.median(seconds) < 2 * PUBLISH_SECONDS + 0.2
     channel.publish(["hello"])
 
 

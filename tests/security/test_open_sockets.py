@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -71,8 +72,8 @@ def test_a_token_that_is_revoked_by_another_program_ends_its_sockets(alice: Pers
         began = time.monotonic()
         client.expect_close(4401)
         seconds.append(time.monotonic() - began)
-    # Half a second of it is the time between two looks: one that the machine did not hold up.
-    assert min(seconds) < AT_ONCE_SECONDS
+    # Half a second of it is the time between two looks, and the machine may hold up one of them.
+    assert statistics.median(seconds) < AT_ONCE_SECONDS
 
 
 def revoke_in_database(server: object, jti: str) -> None:

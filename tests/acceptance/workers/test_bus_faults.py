@@ -84,8 +84,6 @@ def test_a_redis_that_is_killed_delays_messages_and_loses_none(
     redis: RedisServer, here: SocketClient, there: SocketClient
 ) -> None:
     usual = acceptance_seconds(here, there.user_id)
-    there.ack()
-    usually_delivered = delivery_seconds(here, there)
     redis.kill()
     try:
         down = acceptance_seconds(here, there.user_id)
@@ -101,10 +99,8 @@ def test_a_redis_that_is_killed_delays_messages_and_loses_none(
     back_at = time.monotonic()
     wait_for_the_bus(here, there)
     assert time.monotonic() - back_at < 5
-    # As quick as before, which the sweep alone is not.
-    median = statistics.median(delivery_seconds(here, there))
-    assert median < statistics.median(usually_delivered) + 0.1
-    assert len([frame for frame in there.seen if frame["type"] == "message"]) == 4 * SAMPLES + 1
+    assert statistics.median(delivery_seconds(here, there)) < 0.1
+    assert len([frame for frame in there.seen if frame["type"] == "message"]) == 3 * SAMPLES + 1
 
 
 def test_a_redis_that_stands_still_slows_no_answer(
@@ -121,8 +117,8 @@ def test_a_redis_that_stands_still_slows_no_answer(
             redis.signal(signal.SIGCONT)
         here.accepted(message_id)
         wait_for_the_bus(here, there)
-    # Who waits for Redis does so each time; what else this machine does comes and goes.
-    assert min(frozen) < usual + ACK_SLACK_SECONDS
+    # What else this machine does comes and goes.
+    assert statistics.median(frozen) < usual + ACK_SLACK_SECONDS
 
 
 def test_a_burst_that_overflows_the_subscribers_buffer_loses_nothing(

@@ -23,10 +23,13 @@ def server(hosting: Hosting) -> Iterator[GunicornServer]:
 
 
 @pytest.fixture
-def devices(
-    server: GunicornServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Devices]:
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passphrases are cheap, and no proxy is on the way."""
     monkeypatch.setattr(vault, "SCRYPT_N", 1 << 10)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def devices(server: GunicornServer, tmp_path: Path, near: None) -> Iterator[Devices]:
     with Devices(server, tmp_path) as all_of_them:
         yield all_of_them

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from flask_e2emsg.client import Client, Store, events, vault
+from flask_e2emsg.client import Client, Store, events
 from tests.acceptance.conftest import Hosting
 from tests.acceptance.tls import TlsServer
 
@@ -31,11 +31,7 @@ Open = Callable[[str], Client]
 
 
 @pytest.fixture
-def open_client(
-    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Open]:
-    monkeypatch.setattr(vault, "SCRYPT_N", 1 << 10)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+def open_client(server: TlsServer, tmp_path: Path, near: None) -> Iterator[Open]:
     url = server.url.replace("http", "https")
     with ExitStack() as closing:
 
